@@ -1,0 +1,1 @@
+"""The inside of the VM: SSH, commands, files, readiness, sockets."""

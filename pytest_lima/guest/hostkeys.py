@@ -1,0 +1,51 @@
+"""The guest's SSH host keys, taken from its console and never from the network.
+
+Lima accepts any host key. Any process of this host could answer on the forwarded port, so we
+pin: the guest prints its public keys to the console, whose log lies in a folder that only
+this user can write. cloud-init makes new keys at every ``limactl start`` (the instance id
+changes), a reboot inside the guest keeps them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_lima.lima import logs
+
+_BLOCK = re.compile(
+    r"-----BEGIN SSH HOST KEY KEYS-----(.*?)-----END SSH HOST KEY KEYS-----", re.DOTALL
+)
+_KEY = re.compile(r"\b(ssh-ed25519|ecdsa-sha2-nistp\d+|ssh-rsa)\s+([A-Za-z0-9+/]{60,}={0,2})")
+
+
+@dataclass(frozen=True)
+class HostKeys:
+    """Pinned public keys.
+
+    Attributes:
+        keys: Base64 of each key by its type, such as ``ssh-ed25519``.
+        source: Where they are from, for messages.
+    """
+
+    keys: Mapping[str, str]
+    source: str
+
+    def write_known_hosts(self, path: Path, alias: str) -> None:
+        """Write them for OpenSSH, to be used with ``HostKeyAlias=alias``."""
+        path.write_text("".join(f"{alias} {kind} {key}\n" for kind, key in self.keys.items()))
+        path.chmod(0o600)
+
+
+def from_console(instance_dir: Path) -> HostKeys | None:
+    """The keys in the console's log; None while the guest hasn't printed them.
+
+    The last block counts: within one log, which Lima empties at each start, all are of the
+    same boot or a reboot of it.
+    """
+    log = logs.console(instance_dir)
+    blocks = _BLOCK.findall(logs.read(log))
+    keys = dict(_KEY.findall(blocks[-1])) if blocks else {}
+    return HostKeys(keys, f"the console log {log}") if keys else None

@@ -1,0 +1,189 @@
+"""Sockets of the guest on this host: our own ``ssh -L``, and engines that answer over them.
+
+Lima makes its forwards once and never again (they die with its ControlMaster), and in plain
+mode not at all. Ours live in a 0700 folder on short paths, 0600, and are made anew after a
+reboot. A forwarded socket accepts before anything listens in the guest, so an engine counts
+as ready when it has answered a call.
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import stat
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_lima.errors import ConnectionLostError, LimaError
+from pytest_lima.guest.ssh import Address
+from pytest_lima.lima import engines, logs, process
+
+if TYPE_CHECKING:
+    import h2.connection
+
+_CALL_TIMEOUT = 10.0
+_LISTEN_TIMEOUT = 20.0
+_CONTAINERD_VERSION = "/containerd.services.version.v1.Version/Version"
+_GRPC_EMPTY = b"\0\0\0\0\0"  # not compressed, length 0: google.protobuf.Empty
+
+
+class NotAnsweringError(LimaError):
+    """An engine's socket doesn't answer; while it starts, that is no failure."""
+
+
+class SocketForward:
+    """One ``ssh`` process that forwards sockets of the guest to paths of this host.
+
+    Attributes:
+        sockets: Host path of each forwarded socket, by its name.
+    """
+
+    def __init__(
+        self, address: Address, folder: Path, sockets: Mapping[str, str], environ: Mapping[str, str]
+    ) -> None:
+        """Start forwarding.
+
+        Args:
+            address: The guest's sshd.
+            folder: Our folder of the instance, with ``known_hosts`` in it.
+            sockets: Guest path of each socket, by name.
+            environ: Environment for ssh.
+
+        Raises:
+            ConnectionLostError: ssh ended, or didn't listen in time.
+        """
+        self.sockets = {name: folder / f"{name}.sock" for name in sockets}
+        self._log = folder / "ssh-forward.log"
+        forwards = [f"-L{self.sockets[name]}:{sockets[name]}" for name in sockets]
+        argv = [*ssh_command(address, folder), "-N", "-oExitOnForwardFailure=yes",
+                "-oStreamLocalBindMask=0177", "-oStreamLocalBindUnlink=yes", *forwards]  # fmt: skip
+        with self._log.open("ab") as log:
+            self._child = process.Child(argv, env=environ, log=log)
+        try:
+            self._await_listening()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End the forward and remove its sockets."""
+        self._child.stop()
+        for path in self.sockets.values():
+            path.unlink(missing_ok=True)
+
+    def _await_listening(self) -> None:
+        deadline = time.monotonic() + _LISTEN_TIMEOUT
+        while not all(map(_is_private_socket, self.sockets.values())):
+            # Waiting for the process is the pause: its end is what would make it pointless.
+            ended = self._child.wait(0.02) is not None
+            if ended or time.monotonic() > deadline:
+                raise ConnectionLostError(
+                    "the guest's sockets can't be forwarded",
+                    ran=" ".join(self._child.argv),
+                    seen=logs.tail(self._log, 3) or "no answer from ssh",
+                    log=self._log,
+                )
+
+
+def ssh_command(address: Address, folder: Path) -> list[str]:
+    """An ``ssh`` argv that is bound to the pinned host key and to nothing of the user's."""
+    options = (
+        "BatchMode=yes", "IdentitiesOnly=yes", "IdentityAgent=none", "ControlPath=none",
+        "ForwardAgent=no", "GlobalKnownHostsFile=/dev/null", "StrictHostKeyChecking=yes",
+        f"UserKnownHostsFile={folder / 'known_hosts'}", f"HostKeyAlias={folder.parent.name}",
+        "ServerAliveInterval=15", "ConnectTimeout=20", "LogLevel=ERROR",
+    )  # fmt: skip
+    return [
+        "ssh", "-F", "/dev/null", "-i", str(address.key), "-p", str(address.port),
+        *(f"-o{option}" for option in options), f"{address.user}@127.0.0.1",
+    ]  # fmt: skip
+
+
+def ping(engine: str, path: Path) -> str:
+    """Ask the engine behind a forwarded socket something it must answer.
+
+    Returns:
+        What it said: ``OK`` for docker, its version for containerd.
+
+    Raises:
+        NotAnsweringError: It doesn't answer (yet).
+    """
+    try:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(_CALL_TIMEOUT)
+            sock.connect(str(path))
+            answer = _containerd_version(sock) if engine == engines.CONTAINERD else _ping(sock)
+    except (OSError, http.client.HTTPException) as error:
+        problem = f"{type(error).__name__}: {error}"
+    else:
+        if answer:
+            return answer
+        problem = "it closed the connection"
+    raise NotAnsweringError(f"{engine} does not answer on {path}", seen=problem)
+
+
+def _ping(sock: socket.socket) -> str:
+    """Docker's ``GET /_ping``; podman answers it too."""
+    connection = http.client.HTTPConnection("localhost")
+    connection.sock = sock
+    connection.request("GET", "/_ping")
+    answer = connection.getresponse()
+    return answer.read(64).decode(errors="replace") if answer.status == 200 else ""
+
+
+def _containerd_version(sock: socket.socket) -> str:
+    """A gRPC call over HTTP/2; the answer's first field is the version."""
+    import h2.config
+    import h2.connection
+    import h2.exceptions
+
+    connection = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
+    try:
+        connection.initiate_connection()
+        connection.send_headers(
+            1,
+            [(":method", "POST"), (":scheme", "http"), (":path", _CONTAINERD_VERSION),
+             (":authority", "localhost"), ("content-type", "application/grpc"),
+             ("te", "trailers")],
+        )  # fmt: skip
+        connection.send_data(1, _GRPC_EMPTY, end_stream=True)
+        body = _grpc_body(connection, sock)
+    except h2.exceptions.H2Error:
+        return ""
+    return _first_field(body[len(_GRPC_EMPTY) :])
+
+
+def _grpc_body(connection: h2.connection.H2Connection, sock: socket.socket) -> bytes:
+    """What the server sends on the one stream, until it ends it."""
+    import h2.events
+
+    body = bytearray()
+    sock.sendall(connection.data_to_send())
+    while data := sock.recv(65536):
+        for event in connection.receive_data(data):
+            if isinstance(event, h2.events.DataReceived):
+                body += event.data or b""
+            elif isinstance(
+                event,
+                h2.events.StreamEnded | h2.events.StreamReset | h2.events.ConnectionTerminated,
+            ):
+                return bytes(body)
+        sock.sendall(connection.data_to_send())
+    return bytes(body)
+
+
+def _first_field(message: bytes) -> str:
+    """Field 1 of a protobuf message as text: tag 0x0a, a length below 128, the bytes."""
+    if len(message) < 2 or message[0] != 0x0A:
+        return ""
+    return message[2 : 2 + message[1]].decode(errors="replace")
+
+
+def _is_private_socket(path: Path) -> bool:
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return False
+    return stat.S_ISSOCK(mode) and not stat.S_IMODE(mode) & 0o077

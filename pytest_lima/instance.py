@@ -1,0 +1,257 @@
+"""``Instance``: what a test author holds. No policy: others decide when it is made and ends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pytest_lima import boot as boots
+from pytest_lima.boot import Boot, Booted
+from pytest_lima.errors import ConnectionLostError, LimaError
+from pytest_lima.guest import commands, files, sockets
+from pytest_lima.guest.commands import CommandResult, OnOutput
+from pytest_lima.guest.ssh import Connection, Link, connect
+from pytest_lima.lima import engines, logs, process
+from pytest_lima.lima.host import Host
+
+
+class Instance:
+    """A running Linux VM that is ready: provisioned, reachable, its engines answering.
+
+    Use it from as many threads as you like. Paths in the guest are texts, paths on the host
+    ``Path`` or text.
+
+    Attributes:
+        name: Lima's name of the instance.
+        vmtype: ``qemu`` or ``vz``.
+        arch: ``x86_64``, ``aarch64``, …
+        cpus: Number of virtual CPUs.
+        memory: MiB.
+        dir: The instance's folder on the host.
+        user: The guest's login user; may use ``sudo`` without a password.
+        ssh_port: Port on 127.0.0.1 of the guest's sshd.
+        boot_seconds: How long the last boot took until ready.
+    """
+
+    def __init__(self, host: Host, boot: Boot, booted: Booted) -> None:
+        self._host = host
+        self._boot = boot
+        self._booted = booted
+        self._link = Link(lambda: connect(self._booted.address, self._booted.keys))
+        self._link.put(booted.connection)
+        self.name = booted.info.name
+        self.vmtype = booted.info.vmtype
+        self.arch = booted.info.arch
+        self.cpus = booted.info.cpus
+        self.memory = booted.info.memory
+        self.dir = booted.info.dir
+        self.user = booted.info.user
+        self.ssh_port = booted.address.port
+        self.boot_seconds = booted.seconds
+
+    def __repr__(self) -> str:
+        return f"<Instance {self.name} {self.vmtype} {self.arch}>"
+
+    @property
+    def status(self) -> str:
+        """Lima's word for its state: ``Running``, ``Stopped``, ``Broken``; ``Gone`` if deleted."""
+        info = self._host.limactl.inspect(self.name)
+        return info.status if info else "Gone"
+
+    @property
+    def ssh_config(self) -> Path:
+        """A file for ``ssh -F FILE lima-NAME``, with the pinned host key."""
+        folder = self.dir / "pl"
+        path = folder / "ssh_config"
+        argv = sockets.ssh_command(self._booted.address, folder)
+        options = [item[2:].replace("=", " ", 1) for item in argv if item.startswith("-o")]
+        path.write_text("\n  ".join([
+            f"Host lima-{self.name}", "HostName 127.0.0.1", f"Port {self.ssh_port}",
+            f"User {self.user}", f'IdentityFile "{self._booted.address.key}"', *options,
+        ]) + "\n")  # fmt: skip
+        return path
+
+    @property
+    def docker_host(self) -> str:
+        """``unix://`` address of the guest's Docker on this host, for ``DOCKER_HOST``.
+
+        Raises:
+            LimaError: The instance was started without docker.
+        """
+        return f"unix://{self._socket(engines.DOCKER)}"
+
+    @property
+    def containerd_address(self) -> str:
+        """Path of containerd's socket on this host, for ``CONTAINERD_ADDRESS``.
+
+        Raises:
+            LimaError: The instance was started without containerd.
+        """
+        return str(self._socket(engines.CONTAINERD))
+
+    def run(
+        self,
+        command: str | Sequence[str],
+        *,
+        check: bool = True,
+        timeout: float = 60.0,
+        input: str | bytes | None = None,  # noqa: A002 - subprocess.run's name
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        user: str | None = None,
+        on_output: OnOutput | None = None,
+    ) -> CommandResult:
+        """Run a command in the guest and wait for its end.
+
+        Args:
+            command: A text is a line for the login user's shell; a list is an argv, quoted.
+            check: Raise when it returns other than 0.
+            timeout: Seconds; then its whole session is killed in the guest.
+            input: Standard input; none is an empty one.
+            env: Environment variables to set.
+            cwd: Directory to run in; the user's home by default.
+            user: Run as this user, by way of sudo; ``"root"``, for one.
+            on_output: Called with ``"stdout"`` or ``"stderr"`` and the bytes as they come.
+
+        Raises:
+            CommandError: ``check``, and it returned other than 0.
+            CommandTimeoutError: It took longer than ``timeout``; holds the output until then.
+            ConnectionLostError: The connection broke; whether the command ran is unknown.
+            InstanceDiedError: The VM is gone.
+        """
+        with self._connection() as connection:
+            return commands.run(
+                connection, command, check=check, timeout=timeout, input=input,
+                env=env, cwd=cwd, user=user, on_output=on_output,
+            )  # fmt: skip
+
+    def put(self, local: Path | str, remote: str) -> None:
+        """Copy a file, or a directory's contents as one stream, to the guest.
+
+        Raises:
+            LimaError: There is no such file, or the guest refused.
+        """
+        with self._connection() as connection:
+            files.put(connection, Path(local), remote)
+
+    def get(self, remote: str, local: Path | str) -> None:
+        """Copy a file, or a directory's contents as one stream, from the guest.
+
+        Only regular files and directories, at most 4 GiB and 100,000 files.
+
+        Raises:
+            LimaError: It can't be read, or is more than that.
+        """
+        with self._connection() as connection:
+            files.get(connection, remote, Path(local))
+
+    def read_bytes(self, remote: str) -> bytes:
+        """The contents of a file in the guest.
+
+        Raises:
+            LimaError: It can't be read.
+        """
+        with self._connection() as connection:
+            return files.read_bytes(connection, remote)
+
+    def read_text(self, remote: str) -> str:
+        """The contents of a UTF-8 file in the guest.
+
+        Raises:
+            LimaError: It can't be read.
+            UnicodeDecodeError: It isn't UTF-8.
+        """
+        return self.read_bytes(remote).decode()
+
+    def write_bytes(self, remote: str, data: bytes) -> None:
+        """Write a file in the guest.
+
+        Raises:
+            LimaError: The guest refused.
+        """
+        with self._connection() as connection:
+            files.write_bytes(connection, remote, data)
+
+    def write_text(self, remote: str, text: str) -> None:
+        """Write a file in the guest as UTF-8.
+
+        Raises:
+            LimaError: The guest refused.
+        """
+        self.write_bytes(remote, text.encode())
+
+    def reboot(self, timeout: float | None = None) -> None:
+        """Reboot the guest; returns when it is as ready as after its start.
+
+        Args:
+            timeout: Seconds; by default those of the first boot.
+
+        Raises:
+            ProvisionError: A provision script failed at this boot (Lima runs them at each).
+            ReadyTimeoutError: It isn't ready in time.
+        """
+        with self._connection() as connection:
+            self._booted = self._boot.reboot(replace(self._booted, connection=connection), timeout)
+        self._link.put(self._booted.connection)
+        self.boot_seconds = self._booted.seconds
+
+    def console_log(self) -> str:
+        """What the guest has printed on its console since it was started, the last 256 KiB."""
+        return logs.read(logs.console(self.dir))
+
+    def cloud_init_status(self) -> dict[str, Any]:
+        """What ``cloud-init status --format=json`` says in the guest now.
+
+        Raises:
+            LimaError: The guest has no cloud-init, or it can't be read.
+        """
+        result = self.run("cloud-init status --format=json", check=False)
+        try:
+            status = json.loads(result.stdout)
+        except ValueError:
+            status = None
+        if isinstance(status, dict):
+            return status
+        raise LimaError(
+            "cloud-init's status can't be read",
+            ran=result.command,
+            seen=result.stderr or result.stdout,
+            remedy="take an image with cloud-init",
+        )
+
+    def limactl(self, *args: str, timeout: float = 60.0) -> process.Completed:
+        """Run limactl with our LIMA_HOME, for what has no method: ``vm.limactl("list")``.
+
+        Returns:
+            argv, returncode, stdout and stderr; a failure isn't raised.
+        """
+        return self._host.limactl.run(*args, timeout=timeout)
+
+    def disconnect(self) -> None:
+        """Drop our connection and forwards; the VM runs on."""
+        self._link.close()
+        if self._booted.forward:
+            self._booted.forward.close()
+        self._booted.starting.stop()
+
+    def _socket(self, engine: str) -> Path:
+        paths = self._booted.forward.sockets if self._booted.forward else {}
+        if engine in paths:
+            return paths[engine]
+        raise LimaError(
+            f"{self.name} was started without {engine}",
+            remedy=f"ask for it with --lima-engine={engine}, or use the fixture that does",
+        )
+
+    @contextmanager
+    def _connection(self) -> Iterator[Connection]:
+        """The connection; when it breaks because the VM died, that is what is raised."""
+        try:
+            yield self._link.get()
+        except ConnectionLostError as error:
+            boots.check_alive(self._booted.info, error)
+            raise

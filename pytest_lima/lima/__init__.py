@@ -1,0 +1,1 @@
+"""The host side: limactl, templates, what this machine can do."""

@@ -1,0 +1,88 @@
+"""Container engines in the guest: which sockets they have, and how a stock image gets one.
+
+A template that brings an engine is used as it is: its forward of ``docker.sock`` or
+``podman.sock`` says where it listens. A stock image gets the distribution's packages by a
+provision script of ours. Lima runs provision scripts at every boot, so each is idempotent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+DOCKER = "docker"
+CONTAINERD = "containerd"
+ENGINES = {
+    "docker": frozenset({DOCKER}),
+    "containerd": frozenset({CONTAINERD}),
+    "both": frozenset({DOCKER, CONTAINERD}),
+    "none": frozenset[str](),
+}
+
+SOCKETS = {DOCKER: "/run/docker.sock", CONTAINERD: "/run/containerd/containerd.sock"}
+_DOCKER_COMPATIBLE = ("/docker.sock", "/podman.sock")
+
+_INSTALL = """\
+install_any() {  # the distribution's packages, under the name it has for them
+  if command -v apt-get >/dev/null; then
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -q && apt-get install -q -y --no-install-recommends "$1"
+  elif command -v dnf >/dev/null; then dnf install -q -y "$2"
+  elif command -v zypper >/dev/null; then zypper -n install "$3"
+  elif command -v apk >/dev/null; then apk add "$3"
+  elif command -v pacman >/dev/null; then pacman -Sy --noconfirm "$3"
+  else echo "pytest-lima: no known package manager to install $3 with" >&2; return 1
+  fi
+}
+"""
+
+# The socket goes to the login user: now if it is there, and by a drop-in at each later start.
+# --no-block: the engine warms up while cloud-init ends.
+_SCRIPTS = {
+    DOCKER: f"""\
+#!/bin/sh
+set -eu
+{_INSTALL}
+command -v dockerd >/dev/null || install_any docker.io moby-engine docker
+dropin=/etc/systemd/system/docker.socket.d/pytest-lima.conf
+if [ ! -e "$dropin" ]; then
+  mkdir -p "${{dropin%/*}}"
+  printf '[Socket]\\nSocketUser=%s\\n' "$LIMA_CIDATA_USER" >"$dropin"
+  systemctl daemon-reload
+fi
+systemctl start --no-block docker.socket docker.service
+[ ! -S /run/docker.sock ] || chown "$LIMA_CIDATA_USER" /run/docker.sock
+""",
+    CONTAINERD: f"""\
+#!/bin/sh
+set -eu
+{_INSTALL}
+command -v containerd >/dev/null || install_any containerd containerd containerd
+dropin=/etc/systemd/system/containerd.service.d/pytest-lima.conf
+share="/bin/chgrp $(id -g "$LIMA_CIDATA_USER") /run/containerd/containerd.sock"
+if [ ! -e "$dropin" ]; then
+  mkdir -p "${{dropin%/*}}"
+  printf '[Service]\\nExecStartPost=%s\\n' "$share" >"$dropin"
+  systemctl daemon-reload
+fi
+systemctl start --no-block containerd.service
+[ ! -S /run/containerd/containerd.sock ] || $share
+""",
+}
+
+
+def provision_script(engine: str) -> str:
+    """The script, run as root at each boot, that provides ``engine`` on a stock image."""
+    return _SCRIPTS[engine]
+
+
+def docker_socket(port_forwards: Sequence[Mapping[str, Any]]) -> str | None:
+    """The guest socket of the Docker-compatible engine a template brings, if it does.
+
+    May hold Lima's ``{{.UID}}``, ``{{.User}}`` and ``{{.Home}}``.
+    """
+    for rule in port_forwards:
+        socket = str(rule.get("guestSocket") or "")
+        if socket.endswith(_DOCKER_COMPATIBLE) and not rule.get("reverse"):
+            return socket
+    return None

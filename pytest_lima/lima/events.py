@@ -1,0 +1,69 @@
+"""What the host agent says about a starting instance: ``ha.stdout.log``.
+
+One JSON object a line: ``{"time": …, "status": {"running": …, "exiting": …, "errors": […],
+"sshLocalPort": …}}``, every key left out when empty (Lima: pkg/hostagent/events/events.go).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+_LINE_LIMIT = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class HostStatus:
+    """What has been said so far.
+
+    Attributes:
+        ssh_port: Port on 127.0.0.1 that leads to the guest's sshd; 0 until it is known. Known
+            as soon as the VM's process runs: sshd needn't answer yet.
+        running: Lima holds the instance for started.
+        exiting: The host agent is ending, and the VM with it.
+        errors: What Lima counts as errors.
+    """
+
+    ssh_port: int = 0
+    running: bool = False
+    exiting: bool = False
+    errors: tuple[str, ...] = ()
+
+
+class EventLog:
+    """Reads ``ha.stdout.log`` of one start as it grows."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+        self._status = HostStatus()
+
+    def read(self) -> HostStatus:
+        """Take in what is new; lines that aren't whole yet wait for the next call."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                data = file.read(_LINE_LIMIT)
+        except FileNotFoundError:
+            return self._status
+        whole = data[: data.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        for line in whole.splitlines():
+            self._take(line)
+        return self._status
+
+    def _take(self, line: bytes) -> None:
+        try:
+            status = json.loads(line)["status"]
+        except (ValueError, KeyError, TypeError):
+            return  # a library's stray print; the events alone count
+        if not isinstance(status, dict):
+            return
+        before = self._status
+        self._status = HostStatus(
+            ssh_port=int(status.get("sshLocalPort") or before.ssh_port),
+            running=before.running or bool(status.get("running")),
+            exiting=before.exiting or bool(status.get("exiting")),
+            errors=tuple(map(str, status.get("errors") or before.errors)),
+        )

@@ -1,0 +1,261 @@
+"""The one owner of limactl: every call has a deadline, a scrubbed environment and a reader."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pytest_lima.errors import (
+    CleanupError,
+    LimactlMissingError,
+    LimactlVersionError,
+    LimaError,
+    StartError,
+    TemplateError,
+)
+from pytest_lima.lima import process
+
+MINIMUM = (2, 0, 0)
+_QUICK = 60.0
+
+# What limactl may see of our environment. Not SSH (limactl executes it), LIMA_* (they change
+# what it does), GITHUB_TOKEN and other secrets (templates could read them). The proxies are
+# for its downloads; `propagateProxyEnv: false` keeps them out of the guest.
+_PASSED = re.compile(
+    r"PATH|HOME|USER|LOGNAME|LANG|LC_ALL|TERM|TMPDIR|XDG_CACHE_HOME|SSL_CERT_(FILE|DIR)"
+    r"|(https?|no|all)_proxy|(HTTPS?|NO|ALL)_PROXY|QEMU_SYSTEM_\w+|LIMA_TEMPLATES_PATH"
+)
+
+
+@dataclass(frozen=True)
+class InstanceInfo:
+    """What ``limactl list`` says of an instance.
+
+    Attributes:
+        status: Lima's word: Running, Stopped, Broken, …; Running is not ready.
+        ssh_port: Stale while the instance is stopped.
+        memory: MiB.
+        config: The resolved lima.yaml.
+    """
+
+    name: str
+    status: str
+    dir: Path
+    vmtype: str
+    arch: str
+    cpus: int
+    memory: int
+    ssh_port: int
+    host_agent_pid: int
+    driver_pid: int
+    config: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def user(self) -> str:
+        """The guest's login user."""
+        return str(self.config["user"]["name"])
+
+
+def find(configured: str | None, path: str | None) -> str:
+    """Path of the limactl to run.
+
+    Raises:
+        LimactlMissingError: There is none.
+    """
+    found = shutil.which(configured or "limactl", path=path)
+    if found is None:
+        raise LimactlMissingError(
+            f"{configured or 'limactl'} was not found",
+            seen=f"PATH={path}",
+            remedy="install Lima (https://lima-vm.io), or name it with --lima-limactl",
+        )
+    return found
+
+
+class Limactl:
+    """limactl with one LIMA_HOME.
+
+    Attributes:
+        path: The executable.
+        home: LIMA_HOME.
+        env: The environment of its processes.
+    """
+
+    def __init__(
+        self, path: str, home: Path, environ: Mapping[str, str], extra: Mapping[str, str]
+    ) -> None:
+        """Take from ``environ`` what limactl may see, and add ``extra``."""
+        self.path = path
+        self.home = home
+        kept = {key: value for key, value in environ.items() if _PASSED.fullmatch(key)}
+        self.env = {**kept, **extra, "LIMA_HOME": str(home)}
+
+    def run(self, *args: str, timeout: float = _QUICK) -> process.Completed:
+        """Run ``limactl ARGS`` without questions; logs come as JSON lines on stderr."""
+        return process.run(self._argv(*args), env=self.env, timeout=timeout)
+
+    def version(self) -> str:
+        """The version, such as ``2.2.0``.
+
+        Raises:
+            LimactlVersionError: It is older than 2.0.0, or can't be read.
+        """
+        done = process.run([self.path, "--version"], env=self.env, timeout=_QUICK)
+        match = re.search(r"(\d+)\.(\d+)\.(\d+)\S*", done.stdout)
+        if match is None or not done.ok:
+            raise LimactlVersionError(
+                "limactl doesn't tell its version",
+                ran=f"{self.path} --version",
+                seen=done.stderr or done.stdout or f"exit status {done.returncode}",
+                remedy="reinstall Lima, or name another limactl with --lima-limactl",
+            )
+        if tuple(map(int, match.groups())) < MINIMUM:
+            raise LimactlVersionError(
+                f"limactl {match[0]} is too old",
+                ran=f"{self.path} --version",
+                remedy="install Lima 2.2 or later; the oldest that works is 2.0.0",
+            )
+        return match[0]
+
+    def template(self, source: str) -> str:
+        """The YAML of a template with its bases and files embedded.
+
+        Raises:
+            TemplateError: limactl can't read it.
+        """
+        done = self.run("template", "copy", "--embed-all", source, "-")
+        self._check(done, TemplateError, f"the template {source} can't be used",
+                    "see `limactl create --list-templates`, or check the file")  # fmt: skip
+        return done.stdout
+
+    def validate(self, path: Path) -> None:
+        """Have Lima check a filled template.
+
+        Raises:
+            TemplateError: Lima refuses it.
+        """
+        self._check(self.run("validate", str(path)), TemplateError,
+                    "Lima refuses the template", f"see {path}")  # fmt: skip
+
+    def create(self, name: str, template: Path, *edits: str, timeout: float) -> None:
+        """Make an instance: images are downloaded and copied here.
+
+        Raises:
+            StartError: It could not be made; what is left of it still has to be deleted.
+        """
+        done = self.run("create", f"--name={name}", *edits, str(template), timeout=timeout)
+        self._check(done, StartError, f"limactl could not create {name}",
+                    f"check the template's images and options; it was {template}")  # fmt: skip
+
+    def start(self, name: str, log: Path, timeout: float) -> process.Child:
+        """Begin to start an instance, with limactl's output in ``log``.
+
+        Not with ``--progress``: in plain mode that never returns.
+        """
+        with log.open("ab") as file:
+            argv = self._argv("start", f"--timeout={timeout:.0f}s", name)
+            return process.Child(argv, env=self.env, log=file)
+
+    def inspect(self, name: str) -> InstanceInfo | None:
+        """What Lima knows of an instance; None when it knows of none by that name.
+
+        Raises:
+            LimaError: limactl's answer can't be read.
+        """
+        done = self.run("list", "--format=json", name)
+        for line in done.stdout.splitlines():
+            info = _parse_info(line)
+            if info is not None and info.name == name:
+                return info
+        if "unmatched instances" in done.stderr:
+            return None
+        raise LimaError(
+            f"limactl's list can't be read for {name}",
+            ran=" ".join(done.argv),
+            seen=complaint(done),
+            remedy="see the instance's folder in " + str(self.home),
+        )
+
+    def stop(self, name: str, timeout: float) -> None:
+        """Shut an instance down; forced when it doesn't end within ``timeout`` seconds.
+
+        Raises:
+            CleanupError: It could not be stopped.
+        """
+        if not self.run("stop", name, timeout=timeout).ok:
+            self._check(self.run("stop", "--force", name), CleanupError,
+                        f"{name} could not be stopped",
+                        f"limactl stop --force {name}")  # fmt: skip
+
+    def delete(self, name: str) -> None:
+        """End an instance's processes at once and remove its folder.
+
+        Raises:
+            CleanupError: It is still there.
+        """
+        if (self.home / name / "protected").exists():
+            self.run("unprotect", name)
+        self._check(self.run("delete", "--force", name), CleanupError,
+                    f"{name} could not be deleted",
+                    f"LIMA_HOME={self.home} limactl delete --force {name}")  # fmt: skip
+
+    def _argv(self, *args: str) -> list[str]:
+        return [self.path, "--tty=false", "--log-format=json", *args]
+
+    def _check(
+        self, done: process.Completed, kind: type[LimaError], what: str, remedy: str
+    ) -> None:
+        if not done.ok:
+            raise kind(what, ran=" ".join(done.argv), seen=complaint(done), remedy=remedy)
+
+
+def complaint(done: process.Completed) -> str:
+    """What a failed limactl had to say, from its JSON log lines."""
+    if done.returncode is None:
+        return "it did not end in time and was killed"
+    return complaint_of(done.stderr) or done.stdout.strip() or f"exit status {done.returncode}"
+
+
+def complaint_of(log: str) -> str:
+    """The errors in limactl's JSON log lines, or its last line where there are none."""
+    lines = [line for line in log.splitlines() if line.strip()]
+    bad = [line for line in lines if _entry(line).get("level") in ("fatal", "error")]
+    return messages(bad or lines[-1:])
+
+
+def messages(lines: Sequence[str]) -> str:
+    """The texts of JSON log lines; a line that is none stays as it is."""
+    return "\n".join(str(_entry(line).get("msg", line)) for line in lines)
+
+
+def _entry(line: str) -> Mapping[str, Any]:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return {}
+    return entry if isinstance(entry, dict) else {}
+
+
+def _parse_info(line: str) -> InstanceInfo | None:
+    try:
+        entry = json.loads(line)
+        return InstanceInfo(
+            name=entry["name"],
+            status=entry["status"],
+            dir=Path(entry["dir"]),
+            vmtype=entry.get("vmType", ""),
+            arch=entry.get("arch", ""),
+            cpus=entry.get("cpus", 0),
+            memory=entry.get("memory", 0) // (1024 * 1024),
+            ssh_port=entry.get("sshLocalPort", 0),
+            host_agent_pid=entry.get("hostAgentPID", 0),
+            driver_pid=entry.get("driverPID", 0),
+            config=entry.get("config") or {},
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None

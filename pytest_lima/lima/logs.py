@@ -1,0 +1,38 @@
+"""Reading an instance's logs: bounded, and harmless to a terminal, as guests write them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_LIMIT = 256 * 1024
+
+# The evidence in an instance's folder, in the order a reader wants it.
+HOST_AGENT = "ha.stderr.log"
+_CONSOLES = ("serial.log", "serialv.log", "serialp.log")
+
+
+def console(instance_dir: Path) -> Path:
+    """The console's log: QEMU's first serial port, vz's only one."""
+    files = [instance_dir / name for name in _CONSOLES]
+    return max(files, key=lambda file: file.stat().st_size if file.exists() else -1)
+
+
+def read(path: Path, limit: int = _LIMIT) -> str:
+    """The last ``limit`` bytes of a log; empty where there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - limit))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def tail(path: Path, lines: int = 20) -> str:
+    """The last ``lines`` lines that aren't empty, printable."""
+    kept = [text for text in map(printable, read(path).splitlines()) if text]
+    return "\n".join(kept[-lines:])
+
+
+def printable(line: str) -> str:
+    """A line without the control characters of a guest's console."""
+    return "".join(char for char in line if char.isprintable() or char == "\t").strip()

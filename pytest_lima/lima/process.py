@@ -1,0 +1,119 @@
+"""Child processes: the one owner of ``subprocess``.
+
+Every child gets a session of its own, so a Ctrl-C in the terminal reaches pytest alone and
+a whole tree can be ended at once. Output goes to files, never to pipes: a background
+grandchild that inherits a pipe would keep the call waiting after the child has ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO
+
+_OUTPUT_LIMIT = 4 * 1024 * 1024
+_TERM_GRACE = 3.0
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A child that has ended.
+
+    Attributes:
+        argv: What was run.
+        returncode: Its exit status; negative for a signal, None when it was ended by us
+            because ``timeout`` had passed.
+        stdout: The last 4 MiB of standard output, undecodable bytes replaced.
+        stderr: The same for standard error.
+    """
+
+    argv: tuple[str, ...]
+    returncode: int | None
+    stdout: str
+    stderr: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether it returned 0."""
+        return self.returncode == 0
+
+
+class Child:
+    """A child process that runs on while we do other things."""
+
+    def __init__(self, argv: Sequence[str], *, env: Mapping[str, str], log: IO[bytes]) -> None:
+        """Start ``argv`` with both outputs appended to ``log``."""
+        self.argv = tuple(argv)
+        self._popen = subprocess.Popen(
+            list(argv),
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+    @property
+    def pid(self) -> int:
+        """The process id, which is the process group's too."""
+        return self._popen.pid
+
+    def poll(self) -> int | None:
+        """The exit status, or None while it runs."""
+        return self._popen.poll()
+
+    def wait(self, timeout: float) -> int | None:
+        """Wait at most ``timeout`` seconds; None when it still runs."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._popen.wait(timeout)
+        return None
+
+    def stop(self) -> None:
+        """End the child and its process group, with SIGKILL where SIGTERM isn't heard."""
+        _end(self._popen)
+
+
+def run(argv: Sequence[str], *, env: Mapping[str, str], timeout: float) -> Completed:
+    """Run ``argv`` to its end or for ``timeout`` seconds, then end its process group.
+
+    Raises:
+        OSError: It could not be started.
+    """
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        popen = subprocess.Popen(
+            list(argv),
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            start_new_session=True,
+        )
+        try:
+            returncode: int | None = popen.wait(timeout)
+        except subprocess.TimeoutExpired:
+            returncode = None
+        finally:
+            # On Ctrl-C too: half a limactl must not run on behind our back.
+            if popen.poll() is None:
+                _end(popen)
+        return Completed(tuple(argv), returncode, _read(out), _read(err))
+
+
+def _end(popen: subprocess.Popen[bytes]) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(popen.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            popen.wait(_TERM_GRACE)
+            return
+
+
+def _read(file: IO[bytes]) -> str:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _OUTPUT_LIMIT))
+    return file.read().decode(errors="replace")

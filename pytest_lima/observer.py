@@ -1,0 +1,30 @@
+"""What the engine tells while it works; the plugin shows it, a library user may log it."""
+
+from __future__ import annotations
+
+import logging
+
+_log = logging.getLogger("pytest_lima")
+
+
+class Observer:
+    """Gets every phase of a boot; this one logs. All calls come from the booting thread."""
+
+    def phase(self, instance: str, phase: str) -> None:
+        """A phase begins, such as ``booting`` or ``provisioning``."""
+        _log.info("%s: %s", instance, phase)
+
+    def tick(self, line: str) -> None:
+        """Still in that phase; ``line`` is the last one of the guest's console."""
+
+    def ready(self, instance: str, seconds: float) -> None:
+        """The instance is ready, ``seconds`` after it was asked for."""
+        _log.info("%s: ready after %.1f s", instance, seconds)
+
+    def failed(self, instance: str) -> None:
+        """The instance won't be ready; an error follows."""
+        _log.info("%s: failed", instance)
+
+    def warn(self, message: str) -> None:
+        """Something the user should know, though it goes on."""
+        _log.warning("%s", message)

@@ -1,0 +1,1 @@
+"""Who owns which instance: the ledger and the pool."""

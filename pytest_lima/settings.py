@@ -1,0 +1,237 @@
+"""The one table of options, and the values they resolve to with where each came from.
+
+Every option has a command line flag ``--lima-x-y``, an ini key ``lima_x_y`` and an
+environment variable ``PYTEST_LIMA_X_Y``. The command line wins over the environment, that
+over the ini file, that over the default. Plain ``LIMA_*`` variables are Lima's own.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from pytest_lima.errors import TemplateError
+
+DEFAULT_TEMPLATE = "template:ubuntu-lts"
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:(g|gib|gb)|(m|mib|mb))?", re.IGNORECASE)
+_PARAM = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*", re.DOTALL)
+
+
+def gib(text: str) -> float:
+    """Parse a size such as ``2``, ``2GiB`` or ``512MiB`` into GiB."""
+    match = _SIZE.fullmatch(text.strip())
+    value = float(match[1]) / (1024 if match[3] else 1) if match else 0.0
+    if value <= 0:
+        raise ValueError("a size such as 2, 2GiB or 512MiB")
+    return value
+
+
+def _cpus(text: str) -> int:
+    value = int(text) if text.strip().isdecimal() else 0
+    if value < 1:
+        raise ValueError("a whole number from 1")
+    return value
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not (0 < value < math.inf):
+        raise ValueError("a number above 0")
+    return value
+
+
+def _text(text: str) -> str:
+    if not text.strip():
+        raise ValueError("a text that is not empty")
+    return text.strip()
+
+
+def _param(text: str) -> str:
+    if not _PARAM.fullmatch(text):
+        raise ValueError("KEY=VALUE")
+    return text
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError("one of " + ", ".join(choices))
+        return text
+
+    return parse
+
+
+@dataclass(frozen=True)
+class Option:
+    """One row of the table.
+
+    Attributes:
+        name: As in ``Settings``; flag, ini key and variable are made from it.
+        parse: Turns the text into a value, or raises ValueError saying what is accepted.
+        default: The value without any source.
+        metavar: What ``--help`` shows for the value.
+        help: One phrase for ``--help`` and the docs.
+        repeatable: The flag may be given several times; ini and variable hold one per line.
+    """
+
+    name: str
+    parse: Callable[[str], object]
+    default: object
+    metavar: str
+    help: str
+    repeatable: bool = False
+
+    @property
+    def flag(self) -> str:
+        """The command line flag."""
+        return "--lima-" + self.name.replace("_", "-")
+
+    @property
+    def ini(self) -> str:
+        """The ini key, which is the ``dest`` of the flag too."""
+        return "lima_" + self.name
+
+    @property
+    def env(self) -> str:
+        """The environment variable."""
+        return "PYTEST_LIMA_" + self.name.upper()
+
+
+def _choice(name: str, help_: str, *choices: str) -> Option:
+    """An option whose default is the first of its choices."""
+    return Option(name, _one_of(*choices), choices[0], "|".join(choices), help_)
+
+
+OPTIONS: tuple[Option, ...] = (
+    _choice("vmtype", "Lima's driver (auto: vz on macOS, else qemu)", "auto", "vz", "qemu"),
+    Option(
+        "template",
+        _text,
+        (),
+        "NAME|PATH|URL",
+        f"Lima template of the VM, default {DEFAULT_TEMPLATE}; several: the suite runs on each",
+        repeatable=True,
+    ),
+    Option("set", _text, (), "EXPR", "yq expression applied to the template by limactl", True),
+    Option("param", _param, (), "KEY=VALUE", "Value for a param of the template", True),
+    Option("cpus", _cpus, None, "N", "Number of virtual CPUs"),
+    Option("memory", gib, None, "GIB", "Memory, such as 2 or 512MiB"),
+    Option("disk", gib, None, "GIB", "Size of the disk, such as 10"),
+    Option(
+        "mount", _text, (), "PATH[:w]", "Host directory to mount, :w writable; none else is", True
+    ),
+    Option("arch", _text, None, "ARCH", "Architecture, such as x86_64 or aarch64"),
+    _choice("accel", "Accelerator for QEMU (auto: one that was seen to work)",
+            "auto", "kvm", "hvf", "tcg"),
+    _choice("engine", "Container engine to wait for and forward "
+            "(auto: what the collected tests' fixtures ask for)",
+            "auto", "docker", "containerd", "both", "none"),
+    Option("timeout", _positive, 600.0, "SECONDS", "Longest time until a VM is ready"),
+    Option(
+        "timeout_factor",
+        _positive,
+        None,
+        "F",
+        "Factor on every boot timeout, default 10 without hardware acceleration, else 1",
+    ),
+    _choice("keep", "Keep the VM after the run", "never", "on-failure", "always"),
+    _choice("teardown", "What ends a VM that is not kept", "delete", "stop"),
+    _choice("missing", "What to do with tests where Lima can't run", "fail", "skip"),
+    Option("home", _text, None, "DIR", "LIMA_HOME for our instances; a short path of its own"),
+    Option("limactl", _text, None, "PATH", "The limactl to run instead of the one on PATH"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The resolved options, read-only.
+
+    Attributes:
+        memory: GiB, or None for the template's.
+        disk: GiB, or None for the template's.
+        timeout: Seconds until an instance must be ready, before ``timeout_factor``.
+        sources: For each option, ``"command line"``, ``"environment"``, ``"ini"`` or
+            ``"default"``.
+    """
+
+    vmtype: str = "auto"
+    template: tuple[str, ...] = ()
+    set: tuple[str, ...] = ()
+    param: tuple[str, ...] = ()
+    cpus: int | None = None
+    memory: float | None = None
+    disk: float | None = None
+    mount: tuple[str, ...] = ()
+    arch: str | None = None
+    accel: str = "auto"
+    engine: str = "auto"
+    timeout: float = 600.0
+    timeout_factor: float | None = None
+    keep: str = "never"
+    teardown: str = "delete"
+    missing: str = "fail"
+    home: str | None = None
+    limactl: str | None = None
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def params(self) -> dict[str, str]:
+        """``param`` as a mapping."""
+        return dict(pair.split("=", 1) for pair in self.param)
+
+
+def resolve(
+    cli: Mapping[str, object], env: Mapping[str, str], ini: Mapping[str, object]
+) -> Settings:
+    """Merge the sources into Settings.
+
+    Args:
+        cli: Values of the flags by option name; None or absent where a flag wasn't given.
+        env: The process environment.
+        ini: Values of the ini keys by option name; empty where a key isn't set.
+
+    Raises:
+        TemplateError: A value that can't be parsed; it names the source and what is accepted.
+    """
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for option in OPTIONS:
+        for source, raw, where in (
+            ("command line", cli.get(option.name), option.flag),
+            ("environment", env.get(option.env), option.env),
+            ("ini", ini.get(option.name), f"{option.ini} in the ini file"),
+        ):
+            texts = _texts(raw, repeatable=option.repeatable)
+            if texts:
+                parsed = tuple(_parse(option, text, where) for text in texts)
+                values[option.name] = parsed if option.repeatable else parsed[-1]
+                sources[option.name] = source
+                break
+        else:
+            values[option.name], sources[option.name] = option.default, "default"
+    return Settings(**values, sources=MappingProxyType(sources))
+
+
+def _texts(raw: object, *, repeatable: bool) -> list[str]:
+    """What a source holds for an option, as the texts to parse; none when it's not set."""
+    if raw is None or raw in ("", []):
+        return []
+    if isinstance(raw, Sequence) and not isinstance(raw, str):
+        return [str(item) for item in raw]
+    return [line for line in str(raw).splitlines() if line.strip()] if repeatable else [str(raw)]
+
+
+def _parse(option: Option, text: str, where: str) -> object:
+    try:
+        return option.parse(text)
+    except ValueError as error:
+        message = f"{where}: {text!r} is not accepted; give {error}"
+    raise TemplateError(message)
