@@ -183,6 +183,11 @@ class Settings:
     sources: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def templates(self) -> tuple[str, ...]:
+        """``template``, or the default one."""
+        return self.template or (DEFAULT_TEMPLATE,)
+
+    @property
     def params(self) -> dict[str, str]:
         """``param`` as a mapping."""
         return dict(pair.split("=", 1) for pair in self.param)

@@ -259,7 +259,7 @@ def lima_instance(
             f"engine={engine!r} is not accepted; give one of " + ", ".join(engines.ENGINES)
         )
     asked = replace(machine_spec(**spec), engines=engines.ENGINES[engine])
-    default = (chosen.template or (DEFAULT_TEMPLATE,))[0]
+    default = chosen.templates[0]
     pool = Pool(chosen, os.environ, observer or Observer())
     try:
         yield pool.create(asked.filled(chosen, default, {}), name)

@@ -1,0 +1,88 @@
+"""The pytest plugin: the only room that imports pytest. Here are the hooks, and nothing else.
+
+A run without a Lima test passes through here at every start, so nothing heavy is imported
+and nothing is started until a test asks for a VM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import pytest
+
+from pytest_lima.errors import TemplateError
+from pytest_lima.plugin import marks, options, report
+from pytest_lima.plugin.session import LimaSession, session_key
+
+pytest_plugins = ("pytest_lima.plugin.fixtures",)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the table of options."""
+    options.declare(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker and check the options before anything is collected."""
+    config.addinivalue_line("markers", marks.HELP)
+    try:
+        settings = options.settings_of(config)
+    except TemplateError as error:
+        raise pytest.UsageError(str(error)) from None
+    config.stash[session_key] = LimaSession(config, settings)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give each test that needs a VM the spec of it, as a parameter of the `lima` fixture."""
+    marks.parametrize(metafunc, metafunc.config.stash[session_key].settings.template)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Make `-m lima` mean what it says, however a test came to need a VM."""
+    marks.adopt(item, item.config.stash[session_key].number_of)
+
+
+@pytest.hookimpl(tryfirst=True)  # before the terminal asks for the header
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Note which VMs the tests that are left will want."""
+    session.config.stash[session_key].expect(session.items)
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
+    """One line on what Lima will run, if it will."""
+    return report.header(config.stash[session_key])
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Refuse what a marker asks of a test that can't have it."""
+    marks.check(item)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Count down before fixtures end: the last test's VM is deleted in its teardown."""
+    item.config.stash[session_key].finished(item)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show why the VM failed, or what it printed when a test of it did."""
+    outcome = yield
+    report.explain(item, call, outcome, item.config.stash[session_key])
+    return outcome
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Delete what is left; after pytest's own, so that all fixtures have ended."""
+    if not session.config.stash[session_key].close() and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Say what was kept and how to get in."""
+    report.summary(terminalreporter, config.stash[session_key])

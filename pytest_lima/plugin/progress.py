@@ -1,0 +1,91 @@
+"""Shows a boot while it goes on: a live line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from contextlib import AbstractContextManager, nullcontext
+
+import pytest
+
+from pytest_lima.observer import Observer
+
+_REDRAW_SECONDS = 0.5
+
+
+class Progress(Observer):
+    """Writes through pytest's terminal reporter; without one (in an xdist worker), nothing.
+
+    Warnings are shown even with ``-q``: what goes on may not be what was asked for.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        manager = config.pluginmanager
+        self._reporter = manager.get_plugin("terminalreporter")
+        self._capture = manager.get_plugin("capturemanager")
+        self._quiet = config.get_verbosity() < 0
+        self._lock = threading.RLock()  # a test may start VMs in threads of its own
+        self._boots: dict[str, tuple[float, str]] = {}
+        self._drawn = 0.0
+        self._live = False
+
+    def phase(self, instance: str, phase: str) -> None:
+        """Print it; on a terminal, over the line before."""
+        begun, _ = self._boots.pop(instance, (time.monotonic(), ""))
+        self._boots[instance] = (begun, phase)
+        self._show(instance, begun, phase)
+
+    def tick(self, line: str) -> None:
+        """Redraw the live line with what the guest said last."""
+        if not self._boots or not self._is_terminal():
+            return
+        if time.monotonic() - self._drawn >= _REDRAW_SECONDS:
+            instance, (begun, phase) = next(reversed(self._boots.items()))
+            self._show(instance, begun, f"{phase}: {line}" if line else phase)
+
+    def ready(self, instance: str, seconds: float) -> None:
+        """The last line of a boot."""
+        self._boots.pop(instance, None)
+        if not self._quiet:
+            self._write(f"lima {instance}: ready after {seconds:.1f} s")
+
+    def failed(self, instance: str) -> None:
+        """The last line of a boot that failed; the test's report says why."""
+        now = time.monotonic()
+        begun, phase = self._boots.pop(instance, (now, "starting"))
+        if not self._quiet:
+            self._write(f"lima {instance}: failed after {now - begun:.1f} s, while {phase}")
+
+    def warn(self, message: str) -> None:
+        """A line of its own."""
+        self._write(f"lima warning: {message}")
+
+    def _show(self, instance: str, begun: float, text: str) -> None:
+        if not self._quiet:
+            self._drawn = time.monotonic()
+            line = f"lima {instance}: {self._drawn - begun:3.0f} s  {text}"
+            self._write(line, live=self._is_terminal())
+
+    def _write(self, text: str, *, live: bool = False) -> None:
+        """Put a line on the real terminal, even while pytest captures output."""
+        if self._reporter is None:
+            return
+        text = "".join(char if char.isprintable() else "?" for char in text)
+        with self._lock, self._capture_suspended():
+            if self._live:
+                self._reporter.write("\r\x1b[K")
+            else:
+                self._reporter.ensure_newline()
+            width = shutil.get_terminal_size().columns - 1
+            self._reporter.write(text[:width] if live else text + "\n", flush=True)
+            self._live = live
+
+    def _is_terminal(self) -> bool:
+        return bool(self._reporter is not None and self._reporter.isatty)
+
+    def _capture_suspended(self) -> AbstractContextManager[None]:
+        if self._capture is None:
+            return nullcontext()
+        suspended: AbstractContextManager[None] = self._capture.global_and_fixture_disabled()
+        return suspended

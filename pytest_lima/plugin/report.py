@@ -1,0 +1,89 @@
+"""What the user reads besides progress: the header line, sections of a failure, a summary."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_lima.errors import LimaError
+from pytest_lima.lima import logs
+from pytest_lima.plugin.session import LimaSession
+
+if TYPE_CHECKING:
+    from pytest_lima.instance import Instance
+
+_TAIL = 20
+_CLOUD_INIT_TIMEOUT = 10.0
+
+
+def header(session: LimaSession) -> list[str]:
+    """What will be run, with the source of each value that is not the default."""
+    if not session.in_use:
+        return []
+    settings = session.settings
+    try:
+        host = session.pool.host()
+    except LimaError as error:
+        return [f"lima: can't run here: {error.what}"]
+    facts = [
+        " + ".join(settings.templates),
+        host.vmtype,
+        host.accelerator.name,
+        f"limactl {host.version}",
+    ]
+    given = [
+        f"{name} from {source}" for name, source in settings.sources.items() if source != "default"
+    ]
+    return [f"lima: {', '.join(facts)}" + (f" ({', '.join(given)})" if given else "")]
+
+
+def explain(
+    item: pytest.Item,
+    call: pytest.CallInfo[None],
+    outcome: pytest.TestReport,
+    session: LimaSession,
+) -> None:
+    """Make the report of a failure tell what the VM knows."""
+    if not outcome.failed or session.made is None:
+        return
+    error = call.excinfo.value if call.excinfo else None
+    if isinstance(error, LimaError) and call.when != "call":
+        # Our frames explain nothing to the reader; the message is made to.
+        outcome.longrepr = f"{type(error).__name__}: {error}"
+    machines = session.machines_of(item)
+    for machine in machines:
+        session.made.mark_failed(machine)
+        outcome.sections += _evidence(machine)
+
+
+def _evidence(machine: Instance) -> list[tuple[str, str]]:
+    texts = {
+        "console": logs.tail(logs.console(machine.dir), _TAIL),
+        "host agent": logs.tail(machine.dir / logs.HOST_AGENT, _TAIL),
+        "cloud-init": _cloud_init_log(machine),
+    }
+    return [(f"lima {name} of {machine.name}", text) for name, text in texts.items() if text]
+
+
+def _cloud_init_log(machine: Instance) -> str:
+    """The end of it; the guest may be what failed, so a refusal is shown in its place."""
+    command = f"tail -n {_TAIL} /var/log/cloud-init-output.log"
+    try:
+        said = machine.run(command, user="root", timeout=_CLOUD_INIT_TIMEOUT).stdout
+    except LimaError as error:
+        return str(error)
+    return "\n".join(map(logs.printable, said.splitlines()))
+
+
+def summary(reporter: pytest.TerminalReporter, session: LimaSession) -> None:
+    """A section if a VM was kept, or could not be removed; else nothing."""
+    kept = session.made.kept if session.made else []
+    if not kept and not session.problems:
+        return
+    reporter.section("lima", sep="-")
+    for one in kept:
+        reporter.line(f"{one.name} was kept. To get in:  {one.enter}")
+        reporter.line(f"{'':{len(one.name)}}        To remove:  {one.delete}")
+    for problem in session.problems:
+        reporter.line(problem, red=True)

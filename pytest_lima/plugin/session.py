@@ -1,0 +1,169 @@
+"""What a pytest session knows of Lima: its settings, who will want which VM, and the pool."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_lima.errors import HostError, LimactlMissingError, LimactlVersionError
+from pytest_lima.lima.engines import CONTAINERD, DOCKER, ENGINES
+from pytest_lima.plugin.marks import Ask, ask_of, uses_lima
+from pytest_lima.plugin.progress import Progress
+from pytest_lima.settings import Settings
+from pytest_lima.spec import MachineSpec
+
+if TYPE_CHECKING:
+    from pytest_lima.instance import Instance
+    from pytest_lima.ownership.pool import Pool
+
+session_key = pytest.StashKey["LimaSession"]()
+
+# Which engine a test needs is told by the fixtures it uses.
+_ENGINE_FIXTURES = {
+    "lima_docker_host": DOCKER,
+    "lima_docker_env": DOCKER,
+    "lima_containerd_address": CONTAINERD,
+}
+
+
+class LimaSession:
+    """One per pytest process.
+
+    Attributes:
+        settings: The resolved options.
+        in_use: Whether a collected test needs a VM.
+        problems: What could not be removed at the end, each an error's text.
+    """
+
+    def __init__(self, config: pytest.Config, settings: Settings) -> None:
+        self.settings = settings
+        self.in_use = False
+        self.problems: list[str] = []
+        self._config = config
+        self._pool: Pool | None = None
+        self._numbers: dict[Ask, int] = {}
+        self._wanted: Counter[Ask] = Counter()
+        self._engines: dict[Ask, frozenset[str]] = {}
+        self._machines: dict[Ask, Instance] = {}
+        self._made_by_factory: list[Instance] = []
+
+    @property
+    def pool(self) -> Pool:
+        """The machines; made, with all that is imported for it, when first asked for."""
+        if self._pool is None:
+            from pytest_lima.ownership.pool import Pool
+
+            self._pool = Pool(self.settings, os.environ, Progress(self._config))
+        return self._pool
+
+    @property
+    def made(self) -> Pool | None:
+        """The pool, if it was needed."""
+        return self._pool
+
+    def number_of(self, ask: Ask) -> int:
+        """Equal asks have equal numbers."""
+        return self._numbers.setdefault(ask, len(self._numbers))
+
+    def expect(self, items: Sequence[pytest.Item]) -> None:
+        """Take in the tests that will run."""
+        self.in_use = any(uses_lima(item) for item in items)
+        asking = [(item, ask) for item in items if (ask := ask_of(item)) is not None]
+        self._wanted = Counter(ask for _, ask in asking)
+        for item, ask in asking:
+            names: Sequence[str] = getattr(item, "fixturenames", ())
+            asked = {_ENGINE_FIXTURES[name] for name in names if name in _ENGINE_FIXTURES}
+            self._engines[ask] = self._engines.get(ask, frozenset()) | asked
+
+    def finished(self, item: pytest.Item) -> None:
+        """A test has run; its VM has one user less."""
+        ask = ask_of(item)
+        if ask is not None:
+            self._wanted[ask] -= 1
+
+    def acquire(self, ask: Ask, template: str, overrides: Mapping[str, Any]) -> Instance:
+        """The VM of the `lima` fixture.
+
+        Raises:
+            LimaError: Whatever kept it from being ready.
+        """
+        filled = ask.spec.filled(self.settings, template, overrides)
+        engines = self._engines_for(self._engines.get(ask, frozenset()))
+        self._machines[ask] = self._guarded(
+            lambda: self.pool.acquire(replace(filled, engines=engines))
+        )
+        return self._machines[ask]
+
+    def create(
+        self,
+        spec: MachineSpec,
+        role: str | None,
+        engine: str | None,
+        template: str,
+        overrides: Mapping[str, Any],
+    ) -> Instance:
+        """A VM of `lima_factory`.
+
+        Raises:
+            LimaError: Whatever kept it from being ready.
+        """
+        filled = spec.filled(self.settings, template, overrides)
+        engines = ENGINES[engine] if engine else self._engines_for(frozenset())
+        made = self._guarded(lambda: self.pool.create(replace(filled, engines=engines), role))
+        self._made_by_factory.append(made)
+        return made
+
+    def release(self, ask: Ask) -> None:
+        """The `lima` fixture has ended; so does its VM, unless a later test wants it.
+
+        Raises:
+            CleanupError: It can't be removed.
+        """
+        if self._wanted[ask] > 0:
+            return
+        instance = self._machines.pop(ask, None)
+        if instance is not None and instance not in self._machines.values():
+            self.pool.release(instance)
+
+    def release_made(self) -> None:
+        """The `lima_factory` fixture has ended, and its VMs with it.
+
+        Raises:
+            CleanupError: One can't be removed.
+        """
+        while self._made_by_factory:
+            self.pool.release(self._made_by_factory.pop())
+
+    def machines_of(self, item: pytest.Item) -> list[Instance]:
+        """The running VMs that a test could use."""
+        ask = ask_of(item)
+        held = [self._machines[ask]] if ask in self._machines else []
+        names: Sequence[str] = getattr(item, "fixturenames", ())
+        return held + (self._made_by_factory if "lima_factory" in names else [])
+
+    def close(self) -> bool:
+        """End all that is left; whether that went well."""
+        if self._pool is not None:
+            try:
+                self._pool.close()
+            except ExceptionGroup as group:
+                self.problems += [str(error) for error in group.exceptions]
+        return not self.problems
+
+    def _engines_for(self, asked: frozenset[str]) -> frozenset[str]:
+        chosen = self.settings.engine
+        return asked if chosen == "auto" else ENGINES[chosen]
+
+    def _guarded(self, start: Callable[[], Instance]) -> Instance:
+        """Start, and skip the test instead of failing it where that was asked for."""
+        try:
+            return start()
+        except (HostError, LimactlMissingError, LimactlVersionError) as error:
+            if self.settings.missing != "skip":
+                raise
+            pytest.skip(f"Lima can't run here: {error}")
