@@ -26,7 +26,7 @@ def gib(text: str) -> float:
     """Parse a size such as ``2``, ``2GiB`` or ``512MiB`` into GiB."""
     match = _SIZE.fullmatch(text.strip())
     value = float(match[1]) / (1024 if match[3] else 1) if match else 0.0
-    if value <= 0:
+    if not (0 < value < math.inf):
         raise ValueError("a size such as 2, 2GiB or 512MiB")
     return value
 

@@ -91,6 +91,8 @@ def machine_spec(
         raise _refused("cpus", cpus, "a whole number from 1")
     if param is not None and not isinstance(param, Mapping):
         raise _refused("param", param, "a mapping of texts")
+    if not isinstance(networks, Sequence):
+        raise _refused("networks", networks, "a list of mappings")
     return MachineSpec(
         template=_text("template", template),
         vmtype=vmtype,

@@ -124,6 +124,8 @@ def _extract(archive: tarfile.TarFile, local: Path) -> None:
         parts = PurePosixPath(member.name).parts
         if member.name.startswith("/") or ".." in parts or "\0" in member.name:
             raise LimaError("the guest sends a name outside the directory", seen=member.name)
+        if not parts:
+            continue  # the directory itself
         target = local.joinpath(*parts)
         if target.is_symlink() or not target.parent.resolve().is_relative_to(local.resolve()):
             raise LimaError("a symlink lies in the way of what the guest sends", seen=str(target))

@@ -48,22 +48,22 @@ class EventLog:
         except FileNotFoundError:
             return self._status
         whole = data[: data.rfind(b"\n") + 1]
+        if len(data) == _LINE_LIMIT and not whole:
+            whole = data  # no event is that long; waiting for its end would stop us for good
         self._offset += len(whole)
         for line in whole.splitlines():
             self._take(line)
         return self._status
 
     def _take(self, line: bytes) -> None:
+        before = self._status
         try:
             status = json.loads(line)["status"]
-        except (ValueError, KeyError, TypeError):
-            return  # a library's stray print; the events alone count
-        if not isinstance(status, dict):
-            return
-        before = self._status
-        self._status = HostStatus(
-            ssh_port=int(status.get("sshLocalPort") or before.ssh_port),
-            running=before.running or bool(status.get("running")),
-            exiting=before.exiting or bool(status.get("exiting")),
-            errors=tuple(map(str, status.get("errors") or before.errors)),
-        )
+            self._status = HostStatus(
+                ssh_port=int(status.get("sshLocalPort") or before.ssh_port),
+                running=before.running or bool(status.get("running")),
+                exiting=before.exiting or bool(status.get("exiting")),
+                errors=tuple(map(str, status.get("errors") or before.errors)),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError):
+            pass  # a library's stray print; the events alone count

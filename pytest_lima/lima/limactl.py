@@ -133,15 +133,6 @@ class Limactl:
                     "see `limactl create --list-templates`, or check the file")  # fmt: skip
         return done.stdout
 
-    def validate(self, path: Path) -> None:
-        """Have Lima check a filled template.
-
-        Raises:
-            TemplateError: Lima refuses it.
-        """
-        self._check(self.run("validate", str(path)), TemplateError,
-                    "Lima refuses the template", f"see {path}")  # fmt: skip
-
     def create(self, name: str, template: Path, *edits: str, timeout: float) -> None:
         """Make an instance: images are downloaded and copied here.
 
@@ -231,6 +222,12 @@ def complaint_of(log: str) -> str:
 def messages(lines: Sequence[str]) -> str:
     """The texts of JSON log lines; a line that is none stays as it is."""
     return "\n".join(str(_entry(line).get("msg", line)) for line in lines)
+
+
+def told(log: str, lines: int) -> str:
+    """The last texts of a JSON log that are more than debugging."""
+    kept = [line for line in log.splitlines() if _entry(line).get("level") != "debug"]
+    return messages(kept[-lines:])
 
 
 def _entry(line: str) -> Mapping[str, Any]:

@@ -88,10 +88,17 @@ def evidence_folder(home: Path) -> Path:
     """Where logs of failed instances are kept; those older than the newest fifty go."""
     folder = home / "_failures"
     folder.mkdir(mode=0o700, exist_ok=True)
-    files = sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime, reverse=True)
+    files = sorted(folder.iterdir(), key=_modified, reverse=True)
     for file in files[50:]:
         file.unlink(missing_ok=True)
     return folder
+
+
+def _modified(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0  # a parallel run has just removed it
 
 
 def template_file(home: Path, name: str) -> Path:

@@ -99,18 +99,19 @@ def run(argv: Sequence[str], *, env: Mapping[str, str], timeout: float) -> Compl
             returncode = None
         finally:
             # On Ctrl-C too: half a limactl must not run on behind our back.
-            if popen.poll() is None:
-                _end(popen)
+            _end(popen)
         return Completed(tuple(argv), returncode, _read(out), _read(err))
 
 
 def _end(popen: subprocess.Popen[bytes]) -> None:
+    """SIGTERM for the process group, a moment, then SIGKILL for whoever of it is left."""
+    if popen.poll() is not None:
+        return  # it has been waited for: its id may be another process group's by now
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(popen.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             popen.wait(_TERM_GRACE)
-            return
 
 
 def _read(file: IO[bytes]) -> str:

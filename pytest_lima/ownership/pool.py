@@ -79,7 +79,7 @@ class Pool:
         self._environ = environ
         self._observer = observer
         self._ledger = ledger or Ledger()
-        self._hosts: dict[tuple[str | None, str | None], Host] = {}
+        self._hosts: dict[tuple[str, str | None], Host] = {}
         self._members: dict[str, _Member] = {}
         self._swept = False
 
@@ -91,12 +91,13 @@ class Pool:
             LimactlMissingError: There is no limactl.
             LimactlVersionError: It is too old.
         """
-        if (vmtype, arch) not in self._hosts:
+        key = (vmtype or self._settings.vmtype, arch or self._settings.arch)
+        if key not in self._hosts:
             found = host.inspect(self._settings, self._environ, vmtype=vmtype, arch=arch)
             if found.accelerator.warning:
                 self._observer.warn(found.accelerator.warning)
-            self._hosts[vmtype, arch] = found
-        return self._hosts[vmtype, arch]
+            self._hosts[key] = found
+        return self._hosts[key]
 
     def acquire(self, spec: MachineSpec) -> Instance:
         """The machine of this spec, started if there is none yet.
@@ -184,9 +185,11 @@ class Pool:
             yaml.unlink()
             member.instance = Instance(machine, boot, boot.start())
         except BaseException as error:
-            self._observer.failed(name)
             member.failed = isinstance(error, LimaError)
-            self._end(key, member)
+            try:
+                self._end(key, member)
+            finally:
+                self._observer.failed(name)
             raise
         return member
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_lima.errors import LimaError
-from pytest_lima.lima import logs
+from pytest_lima.lima import limactl, logs
 from pytest_lima.plugin.session import LimaSession
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def explain(
 def _evidence(machine: Instance) -> list[tuple[str, str]]:
     texts = {
         "console": logs.tail(logs.console(machine.dir), _TAIL),
-        "host agent": logs.tail(machine.dir / logs.HOST_AGENT, _TAIL),
+        "host agent": limactl.told(logs.read(machine.dir / logs.HOST_AGENT), _TAIL),
         "cloud-init": _cloud_init_log(machine),
     }
     return [(f"lima {name} of {machine.name}", text) for name, text in texts.items() if text]

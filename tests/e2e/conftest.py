@@ -1,0 +1,103 @@
+"""Tests on real VMs. Most share the `lima` fixture's, so that the suite boots few of them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+
+
+@dataclass
+class Run:
+    """A pytest of its own, with a LIMA_HOME of its own."""
+
+    home: Path
+    argv: list[str]
+    env: dict[str, str]
+    process: subprocess.Popen[str] | None = None
+
+    def start(self, cwd: Path) -> subprocess.Popen[str]:
+        self.process = subprocess.Popen(
+            self.argv,
+            cwd=cwd,
+            env=self.env,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        return self.process
+
+    def end(self) -> None:
+        """Interrupt it, should it still run because a test of ours failed."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            self.process.communicate(timeout=60)
+
+    def finish(self, cwd: Path = PROJECT) -> tuple[int, str]:
+        process = self.start(cwd)
+        output, _ = process.communicate()
+        print(output)
+        return process.returncode, output
+
+    def instances(self) -> list[str]:
+        return [path.parent.name for path in self.home.glob("*/lima.yaml")]
+
+    def processes(self) -> list[str]:
+        """Command lines of everything that still works on an instance of this LIMA_HOME."""
+        found = []
+        for process in psutil.process_iter(["cmdline"]):
+            line = " ".join(process.info["cmdline"] or ())
+            if str(self.home) in line and process.pid != os.getpid():
+                found.append(line)
+        return found
+
+    def assert_nothing_left(self) -> None:
+        assert self.instances() == []
+        assert self.processes() == []
+
+
+@pytest.fixture
+def a_run() -> Iterator[Callable[..., Run]]:
+    """Makes runs of pytest, each with its own short LIMA_HOME and state directory."""
+    runs: list[Run] = []
+    with tempfile.TemporaryDirectory(prefix="pl", dir="/tmp") as folder:
+
+        def make(*args: str) -> Run:
+            home = Path(folder) / "h"
+            env = {key: value for key, value in os.environ.items()
+                   if not key.startswith(("PYTEST_XDIST", "PYTEST_CURRENT", "COV_"))}  # fmt: skip
+            env |= {"PYTEST_LIMA_HOME": str(home), "XDG_STATE_HOME": f"{folder}/state"}
+            argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *args]
+            runs.append(Run(home, argv, env))
+            return runs[-1]
+
+        yield make
+        for run in runs:
+            run.end()
+
+
+@pytest.fixture
+def template_copy(lima_template: str, tmp_path: Path) -> Path:
+    """The run's template in a file of another name, to be changed by a test."""
+    path = tmp_path / "other.yaml"
+    limactl = shutil.which("limactl")
+    assert limactl is not None
+    done = subprocess.run(
+        [limactl, "template", "copy", "--embed-all", lima_template, str(path)],
+        check=True,
+        capture_output=True,
+    )
+    assert path.exists(), done.stderr
+    return path
