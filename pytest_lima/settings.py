@@ -18,13 +18,14 @@ from pytest_lima.errors import TemplateError
 
 DEFAULT_TEMPLATE = "template:ubuntu-lts"
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:(g|gib|gb)|(m|mib|mb))?", re.IGNORECASE)
-_PARAM = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*", re.DOTALL)
+# Compiled at first use: pytest imports this at every start.
+_SIZE = r"(\d+(?:\.\d+)?)\s*(?:(g|gib|gb)|(m|mib|mb))?"
+_PARAM = r"(?s)[A-Za-z_][A-Za-z0-9_]*=.*"
 
 
 def gib(text: str) -> float:
     """Parse a size such as ``2``, ``2GiB`` or ``512MiB`` into GiB."""
-    match = _SIZE.fullmatch(text.strip())
+    match = re.fullmatch(_SIZE, text.strip(), re.IGNORECASE)
     value = float(match[1]) / (1024 if match[3] else 1) if match else 0.0
     if not (0 < value < math.inf):
         raise ValueError("a size such as 2, 2GiB or 512MiB")
@@ -55,7 +56,7 @@ def _text(text: str) -> str:
 
 
 def _param(text: str) -> str:
-    if not _PARAM.fullmatch(text):
+    if not re.fullmatch(_PARAM, text):
         raise ValueError("KEY=VALUE")
     return text
 

@@ -67,7 +67,7 @@ def find(configured: str | None, path: str | None) -> str:
     Raises:
         LimactlMissingError: There is none.
     """
-    found = shutil.which(configured or "limactl", path=path)
+    found = shutil.which(str(Path(configured or "limactl").expanduser()), path=path)
     if found is None:
         raise LimactlMissingError(
             f"{configured or 'limactl'} was not found",
@@ -96,8 +96,12 @@ class Limactl:
         self.env = {**kept, **extra, "LIMA_HOME": str(home)}
 
     def run(self, *args: str, timeout: float = _QUICK) -> process.Completed:
-        """Run ``limactl ARGS`` without questions; logs come as JSON lines on stderr."""
-        return process.run(self._argv(*args), env=self.env, timeout=timeout)
+        """Run ``limactl ARGS`` without questions; logs come as JSON lines on stderr.
+
+        Raises:
+            LimactlMissingError: It can't be run (any more).
+        """
+        return self._call(self._argv(*args), timeout)
 
     def version(self) -> str:
         """The version, such as ``2.2.0``.
@@ -105,13 +109,13 @@ class Limactl:
         Raises:
             LimactlVersionError: It is older than 2.0.0, or can't be read.
         """
-        done = process.run([self.path, "--version"], env=self.env, timeout=_QUICK)
+        done = self._call([self.path, "--version"], _QUICK)
         match = re.search(r"(\d+)\.(\d+)\.(\d+)\S*", done.stdout)
         if match is None or not done.ok:
             raise LimactlVersionError(
                 "limactl doesn't tell its version",
                 ran=f"{self.path} --version",
-                seen=done.stderr or done.stdout or f"exit status {done.returncode}",
+                seen=complaint(done),
                 remedy="reinstall Lima, or name another limactl with --lima-limactl",
             )
         if tuple(map(int, match.groups())) < MINIMUM:
@@ -194,6 +198,18 @@ class Limactl:
         self._check(self.run("delete", "--force", name), CleanupError,
                     f"{name} could not be deleted",
                     f"LIMA_HOME={self.home} limactl delete --force {name}")  # fmt: skip
+
+    def _call(self, argv: Sequence[str], timeout: float) -> process.Completed:
+        try:
+            return process.run(argv, env=self.env, timeout=timeout)
+        except OSError as error:
+            problem = error.strerror
+        raise LimactlMissingError(
+            f"{self.path} can't be run",
+            ran=" ".join(argv),
+            seen=problem,
+            remedy="reinstall Lima, or name another limactl with --lima-limactl",
+        )
 
     def _argv(self, *args: str) -> list[str]:
         return [self.path, "--tty=false", "--log-format=json", *args]

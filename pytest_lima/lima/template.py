@@ -82,26 +82,30 @@ def fill(source: str, base: str, spec: MachineSpec, *, vmtype: str, arch: str) -
     """
     raw = _load(source, base)
     filled = _merge(raw, _SAFE)
-    brought = engines.docker_socket(filled.get("portForwards") or [])
-    filled["portForwards"] = [
-        rule for rule in filled.get("portForwards") or [] if not _is_engine_rule(rule)
-    ]
+    rules = _entries(source, filled, "portForwards")
+    brought = engines.docker_socket(rules)
+    filled["portForwards"] = [rule for rule in rules if not _is_engine_rule(rule)]
+    filled["provision"] = _entries(source, filled, "provision")
     if "containerd" not in raw:
         filled["containerd"] = {"system": False, "user": False}
     _apply_spec(filled, spec, vmtype, arch)
     sockets = _add_engines(filled, spec, brought)
     filled["provision"] = [
         {"mode": "system", "script": _ANNOUNCE_HOST_KEYS},
-        *(filled.get("provision") or []),
+        *filled["provision"],
         *({"mode": "system", "script": script} for script in spec.provision),
     ]
     filled = _merge(filled, json.loads(spec.overrides))
+    for key in ("provision", "portForwards"):
+        filled[key] = _entries(source, filled, key)
     _refuse_reaching_out(source, filled)
     if "plain" not in filled:
         filled["plain"] = not _needs_guest_agent(filled)
     filled["portForwards"] = [*filled["portForwards"], _FORWARD_NOTHING]
     text = _dump(filled)
-    key = hashlib.sha256(repr((text, spec.set, spec.param)).encode()).hexdigest()
+    # The sockets too: an engine that the template brings leaves no trace in the text.
+    decisive = (text, spec.set, spec.param, sorted(sockets.items()))
+    key = hashlib.sha256(repr(decisive).encode()).hexdigest()
     provision = tuple((str(entry.get("mode", "system")), str(entry.get("script") or ""))
                       for entry in filled["provision"])  # fmt: skip
     return FilledTemplate(text, key, sockets, provision)
@@ -114,8 +118,8 @@ def _load(source: str, text: str) -> dict[str, Any]:
         raise TemplateError(f"the template {source} is larger than 1 MiB")
     try:
         raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        problem = str(error)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        problem = str(error)  # ValueError: a date that doesn't exist
     else:
         if isinstance(raw, dict) and raw.get("images"):
             return raw
@@ -124,6 +128,19 @@ def _load(source: str, text: str) -> dict[str, Any]:
         f"{source} is not a Lima template",
         seen=problem,
         remedy="give a template: name, a path or a URL that `limactl create` accepts",
+    )
+
+
+def _entries(source: str, filled: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    entries = filled.get(key)
+    if entries is None:
+        return []
+    if isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries):
+        return entries
+    raise TemplateError(
+        f"{key} is not a list of mappings",
+        seen=repr(entries),
+        remedy=f"mend it in {source}, or in the overrides",
     )
 
 
@@ -160,8 +177,9 @@ def _apply_spec(filled: dict[str, Any], spec: MachineSpec, vmtype: str, arch: st
 
 def _mount(text: str) -> dict[str, Any]:
     writable = text.endswith(":w")
-    path = Path(text[:-2] if writable else text).expanduser()
-    if not path.is_dir():
+    named = text.removesuffix(":w").strip()
+    path = Path(named).expanduser()
+    if not named or not path.is_dir():  # an empty one would be the current directory
         raise TemplateError(
             f"the mount {text!r} is not a directory on this host",
             remedy="give an existing directory, with :w at the end to make it writable",
@@ -183,10 +201,7 @@ def _add_engines(filled: dict[str, Any], spec: MachineSpec, brought: str | None)
             continue
         sockets[engine] = engines.SOCKETS[engine]
         script = engines.provision_script(engine)
-        filled["provision"] = [
-            *(filled.get("provision") or []),
-            {"mode": "system", "script": script},
-        ]
+        filled["provision"] = [*filled["provision"], {"mode": "system", "script": script}]
     return sockets
 
 
@@ -198,7 +213,8 @@ def _refuse_reaching_out(source: str, filled: Mapping[str, Any]) -> None:
         reasons.append("provision mode ansible runs a playbook on this host")
     for rule in filled["portForwards"]:
         socket = str(rule.get("hostSocket") or "")
-        if socket and (not socket.startswith("{{.Dir}}/") or ".." in socket):
+        inside = socket.removeprefix("{{.Dir}}/")
+        if socket and (inside == socket or ".." in inside or "{{" in inside):
             reasons.append(f"Lima removes what lies at hostSocket {socket}")
         if rule.get("reverse"):
             reasons.append("a reverse forward gives the guest a socket of this host")

@@ -1,7 +1,7 @@
 """The pytest plugin: the only room that imports pytest. Here are the hooks, and nothing else.
 
 A run without a Lima test passes through here at every start, so nothing heavy is imported
-and nothing is started until a test asks for a VM.
+and nothing is started until a test asks for a VM: `report` is imported where it is needed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Generator
 import pytest
 
 from pytest_lima.errors import TemplateError
-from pytest_lima.plugin import marks, options, report
+from pytest_lima.plugin import marks, options
 from pytest_lima.plugin.session import LimaSession, session_key
 
 pytest_plugins = ("pytest_lima.plugin.fixtures",)
@@ -50,7 +50,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
     """One line on what Lima will run, if it will."""
-    return report.header(config.stash[session_key])
+    session = config.stash[session_key]
+    if not session.in_use or config.getoption("collectonly") or config.get_verbosity() < 0:
+        return []
+    from pytest_lima.plugin import report
+
+    return report.header(session)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -70,7 +75,11 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show why the VM failed, or what it printed when a test of it did."""
     outcome = yield
-    report.explain(item, call, outcome, item.config.stash[session_key])
+    session = item.config.stash[session_key]
+    if outcome.failed and session.made is not None:
+        from pytest_lima.plugin import report
+
+        report.explain(item, call, outcome, session)
     return outcome
 
 
@@ -85,4 +94,8 @@ def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     """Say what was kept and how to get in."""
-    report.summary(terminalreporter, config.stash[session_key])
+    session = config.stash[session_key]
+    if session.made is not None:
+        from pytest_lima.plugin import report
+
+        report.summary(terminalreporter, session)

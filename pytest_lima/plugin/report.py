@@ -19,8 +19,6 @@ _CLOUD_INIT_TIMEOUT = 10.0
 
 def header(session: LimaSession) -> list[str]:
     """What will be run, with the source of each value that is not the default."""
-    if not session.in_use:
-        return []
     settings = session.settings
     try:
         host = session.pool.host()
@@ -45,15 +43,12 @@ def explain(
     session: LimaSession,
 ) -> None:
     """Make the report of a failure tell what the VM knows."""
-    if not outcome.failed or session.made is None:
-        return
     error = call.excinfo.value if call.excinfo else None
     if isinstance(error, LimaError) and call.when != "call":
         # Our frames explain nothing to the reader; the message is made to.
         outcome.longrepr = f"{type(error).__name__}: {error}"
-    machines = session.machines_of(item)
-    for machine in machines:
-        session.made.mark_failed(machine)
+    for machine in session.machines_of(item):
+        session.pool.mark_failed(machine)
         outcome.sections += _evidence(machine)
 
 
@@ -78,7 +73,7 @@ def _cloud_init_log(machine: Instance) -> str:
 
 def summary(reporter: pytest.TerminalReporter, session: LimaSession) -> None:
     """A section if a VM was kept, or could not be removed; else nothing."""
-    kept = session.made.kept if session.made else []
+    kept = session.pool.kept
     if not kept and not session.problems:
         return
     reporter.section("lima", sep="-")

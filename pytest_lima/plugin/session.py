@@ -13,7 +13,6 @@ import pytest
 from pytest_lima.errors import HostError, LimactlMissingError, LimactlVersionError
 from pytest_lima.lima.engines import CONTAINERD, DOCKER, ENGINES
 from pytest_lima.plugin.marks import Ask, ask_of, uses_lima
-from pytest_lima.plugin.progress import Progress
 from pytest_lima.settings import Settings
 from pytest_lima.spec import MachineSpec
 
@@ -57,6 +56,7 @@ class LimaSession:
         """The machines; made, with all that is imported for it, when first asked for."""
         if self._pool is None:
             from pytest_lima.ownership.pool import Pool
+            from pytest_lima.plugin.progress import Progress
 
             self._pool = Pool(self.settings, os.environ, Progress(self._config))
         return self._pool
