@@ -235,6 +235,7 @@ def _kill(connection: Connection, pid: int) -> bool:
     line = f"sudo -n sh -c {shlex.quote(script)} 2>/dev/null || sh -c {shlex.quote(script)}"
     try:
         with connection.side_session(line) as channel:
-            return bool(channel.status_event.wait(_KILL_TIMEOUT))
+            # A status of -1 is none: the connection ended.
+            return channel.status_event.wait(_KILL_TIMEOUT) and channel.exit_status >= 0
     except LimaError:
         return False

@@ -15,9 +15,8 @@ from pathlib import Path
 
 from pytest_lima.lima import logs
 
-_BLOCK = re.compile(
-    r"-----BEGIN SSH HOST KEY KEYS-----(.*?)-----END SSH HOST KEY KEYS-----", re.DOTALL
-)
+_BEGIN = "-----BEGIN SSH HOST KEY KEYS-----"
+_END = "-----END SSH HOST KEY KEYS-----"
 _KEY = re.compile(r"\b(ssh-ed25519|ecdsa-sha2-nistp\d+|ssh-rsa)\s+([A-Za-z0-9+/]{60,}={0,2})")
 
 
@@ -46,6 +45,8 @@ def from_console(instance_dir: Path) -> HostKeys | None:
     same boot or a reboot of it.
     """
     log = logs.console(instance_dir)
-    blocks = _BLOCK.findall(logs.read(log))
-    keys = dict(_KEY.findall(blocks[-1])) if blocks else {}
+    # Found from the end: a pattern would take its time on a guest that prints many beginnings.
+    whole, _, _ = logs.read(log).rpartition(_END)
+    _, _, block = whole.rpartition(_BEGIN) if _BEGIN in whole else ("", "", "")
+    keys = dict(_KEY.findall(block))
     return HostKeys(keys, f"the console log {log}") if keys else None

@@ -104,7 +104,12 @@ class Connection:
                 self._sftp = self._transport.open_sftp_client()
             if self._sftp is None:
                 raise EOFError
-            yield self._sftp
+            try:
+                yield self._sftp
+            finally:
+                channel = self._sftp.get_channel()
+                if channel is None or channel.closed:
+                    self._sftp = None  # its server may die alone; the next use starts another
 
     def close(self) -> None:
         """End it, and with it every command that still runs over it."""
@@ -206,8 +211,8 @@ def _lost() -> Iterator[None]:
     except (paramiko.SSHException, EOFError, ConnectionError) as error:
         problem = f"{type(error).__name__}: {error}"
     except OSError as error:
-        # paramiko raises a bare OSError("Socket is closed"); a file's error has a number.
-        if error.errno is not None or isinstance(error, TimeoutError):
+        # Others are a file's; SFTP's "Failure", such as for a full disk, has no number either.
+        if str(error) != "Socket is closed":
             raise
         problem = str(error)
     else:

@@ -193,7 +193,11 @@ class Limactl:
         Raises:
             CleanupError: It is still there.
         """
-        if (self.home / name / "protected").exists():
+        folder = self.home / name
+        if folder.is_dir() and not (folder / "lima.yaml").exists():
+            _remove(folder)
+            return
+        if (folder / "protected").exists():
             self.run("unprotect", name)
         self._check(self.run("delete", "--force", name), CleanupError,
                     f"{name} could not be deleted",
@@ -219,6 +223,17 @@ class Limactl:
     ) -> None:
         if not done.ok:
             raise kind(what, ran=" ".join(done.argv), seen=complaint(done), remedy=remedy)
+
+
+def _remove(folder: Path) -> None:
+    """Remove an instance whose creation was killed: Lima refuses one without a lima.yaml."""
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        problem = str(error)
+    else:
+        return
+    raise CleanupError(f"{folder} can't be removed", seen=problem, remedy=f"rm -rf {folder}")
 
 
 def complaint(done: process.Completed) -> str:

@@ -16,8 +16,9 @@ def main(dist: Path) -> None:
         venv.create(folder, with_pip=True)
         python = f"{folder}/bin/python"
         run(python, "-m", "pip", "install", "--quiet", *wheels)
-        Path(folder, "test_it.py").write_text("def test_it(lima_settings): assert lima_settings")
-        run(python, "-m", "pytest", "-q", "--strict-markers", f"--rootdir={folder}", folder)
+        test = Path(folder, "test_it.py")
+        test.write_text("def test_it(lima_settings): assert lima_settings")
+        run(python, "-m", "pytest", "-q", "--strict-markers", f"--rootdir={folder}", str(test))
         installed = next(Path(folder).glob("lib/*/site-packages/pytest_lima"))
         if not (installed / "py.typed").exists():
             sys.exit("the wheel has no py.typed")
