@@ -1,0 +1,226 @@
+"""A guest without a VM: a real SSH server on 127.0.0.1 that runs commands on this host.
+
+It runs each command in a session of its own, as sshd does, with a PATH on which `sudo` and
+whatever a test adds are small scripts. The folders /run and /var/log of the guest are folders
+of the test.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import paramiko
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from paramiko.common import cMSG_CHANNEL_SUCCESS
+
+from pytest_lima.guest.hostkeys import HostKeys
+from pytest_lima.guest.ssh import Address, Connection, connect
+
+SUDO = """\
+while [ "$1" != -- ] && [ "${1#-}" != "$1" ]; do
+  [ "$1" = -u ] && { AS=$2; export AS; shift; }; shift
+done
+[ "$1" = -- ] && shift; exec "$@"
+"""
+
+
+class _Sftp(paramiko.SFTPServerInterface):
+    """Files of this host; errors as OpenSSH reports them."""
+
+    def open(self, path: str, flags: int, attr: paramiko.SFTPAttributes) -> object:
+        try:
+            number = os.open(path, flags, 0o644)
+            handle = paramiko.SFTPHandle(flags)
+            handle.filename = path
+            file = os.fdopen(number, "wb" if flags & os.O_WRONLY else "rb")
+        except IsADirectoryError:
+            return paramiko.SFTP_FAILURE
+        except OSError as error:
+            return paramiko.SFTPServer.convert_errno(error.errno)
+        handle.readfile = handle.writefile = file  # type: ignore[attr-defined]
+        return handle
+
+    def stat(self, path: str) -> paramiko.SFTPAttributes | int:
+        try:
+            return paramiko.SFTPAttributes.from_stat(Path(path).stat())
+        except OSError as error:
+            return paramiko.SFTPServer.convert_errno(error.errno or 0)
+
+    def chattr(self, path: str, attr: paramiko.SFTPAttributes) -> int:
+        if attr.st_mode is not None:
+            Path(path).chmod(attr.st_mode)
+        return paramiko.SFTP_OK
+
+
+@dataclass
+class Guest:
+    """The server and what it has seen."""
+
+    address: Address
+    host_key: paramiko.PKey
+    root: Path
+    bin: Path
+    commands: list[str] = field(default_factory=list)
+    transports: list[paramiko.Transport] = field(default_factory=list)
+    # Called with each command before it runs; says how the server misbehaves, if it does.
+    misbehave: Callable[[str, paramiko.Channel], bool] = lambda command, channel: False
+    accepts: bool = True
+    user: str = "ann"
+
+    @property
+    def keys(self) -> HostKeys:
+        return HostKeys({self.host_key.get_name(): self.host_key.get_base64()}, "the test")
+
+    def connect(self) -> Connection:
+        return connect(self.address, self.keys)
+
+    def file(self, path: str, text: str) -> None:
+        """Make a file below the guest's /run or /var/log."""
+        place = self.root / path.lstrip("/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text)
+
+    def drop_connections(self) -> None:
+        for transport in self.transports:
+            transport.close()
+
+    def local(self, command: str) -> str:
+        for folder in ("/run/", "/var/log/"):
+            command = command.replace(folder, f"{self.root}{folder}")
+        return command
+
+
+class _Transport(paramiko.Transport):
+    """Starts a command when the client has been told that it is, as sshd does."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        self.pending: list[threading.Thread] = []
+
+    def _send_user_message(self, data: paramiko.Message) -> None:
+        super()._send_user_message(data)  # type: ignore[misc]
+        if data.asbytes()[:1] == cMSG_CHANNEL_SUCCESS and self.pending:
+            self.pending.pop().start()
+
+
+class _Server(paramiko.ServerInterface):
+    def __init__(self, guest: Guest, key: str, transport: _Transport) -> None:
+        self._guest = guest
+        self._key = key
+        self._transport = transport
+
+    def get_allowed_auths(self, username: str) -> str:
+        return "publickey"
+
+    def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
+        known = self._guest.accepts and username == self._guest.user
+        good = known and key.get_base64() == self._key
+        return paramiko.AUTH_SUCCESSFUL if good else paramiko.AUTH_FAILED
+
+    def check_channel_request(self, kind: str, chanid: int) -> int:
+        return paramiko.OPEN_SUCCEEDED
+
+    def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
+        text = command.decode()
+        self._guest.commands.append(text)
+        thread = threading.Thread(target=_execute, args=(self._guest, text, channel), daemon=True)
+        self._transport.pending.append(thread)
+        return True
+
+
+def _execute(guest: Guest, command: str, channel: paramiko.Channel) -> None:
+    if guest.misbehave(command, channel):
+        return
+    child = subprocess.Popen(
+        ["/bin/sh", "-c", guest.local(command)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        start_new_session=True, cwd=guest.root,
+        env={"PATH": f"{guest.bin}:/usr/bin:/bin", "SHELL": "/bin/sh"},
+    )  # fmt: skip
+    assert child.stdin and child.stdout and child.stderr
+
+    def feed() -> None:
+        with contextlib.suppress(OSError), child.stdin:  # type: ignore[union-attr]
+            while data := channel.recv(65536):
+                child.stdin.write(data)  # type: ignore[union-attr]
+
+    def pump(number: int, send: Callable[[bytes], None]) -> None:
+        with contextlib.suppress(OSError):
+            while data := os.read(number, 65536):
+                send(data)
+
+    threads = [
+        threading.Thread(target=feed, daemon=True),
+        threading.Thread(target=pump, args=(child.stdout.fileno(), channel.sendall)),
+        threading.Thread(target=pump, args=(child.stderr.fileno(), channel.sendall_stderr)),
+    ]
+    for thread in threads:
+        thread.start()
+    # As sshd: the status goes when the command has ended and its outputs are closed.
+    status = child.wait()
+    for thread in threads[1:]:
+        thread.join()
+    child.stdout.close()
+    child.stderr.close()
+    with contextlib.suppress(OSError):
+        if status >= 0:  # sshd tells of a signal in another message, which paramiko passes over
+            channel.send_exit_status(status)
+        channel.close()
+
+
+def _serve(listener: socket.socket, guest: Guest, login: str) -> None:
+    while True:
+        try:
+            sock, _ = listener.accept()
+        except OSError:
+            return
+        transport = _Transport(sock)
+        transport.set_log_channel("pytest_lima.paramiko")
+        transport.add_server_key(guest.host_key)
+        transport.set_subsystem_handler("sftp", paramiko.SFTPServer, _Sftp)
+        guest.transports.append(transport)
+        with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
+            transport.start_server(event=threading.Event(), server=_Server(guest, login, transport))
+
+
+def _new_key(path: Path) -> paramiko.Ed25519Key:
+    text = Ed25519PrivateKey.generate().private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.OpenSSH,
+        serialization.NoEncryption(),
+    )
+    path.write_bytes(text)
+    return paramiko.Ed25519Key.from_private_key_file(str(path))
+
+
+@pytest.fixture
+def guest(tmp_path: Path, tool: Callable[..., Path]) -> Iterator[Guest]:
+    root = tmp_path / "guest"
+    (root / "run").mkdir(parents=True)
+    login = _new_key(tmp_path / "user")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = Address(listener.getsockname()[1], "ann", tmp_path / "user")
+        one = Guest(address, _new_key(tmp_path / "host_key"), root, tool("sudo", SUDO).parent)
+        thread = threading.Thread(target=_serve, args=(listener, one, login.get_base64()))
+        thread.start()
+        yield one
+        with contextlib.suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+        one.drop_connections()
+    thread.join(10)
+
+
+@pytest.fixture
+def connection(guest: Guest) -> Iterator[Connection]:
+    one = guest.connect()
+    yield one
+    one.close()

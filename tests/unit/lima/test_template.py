@@ -1,0 +1,338 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pytest_lima.errors import TemplateError
+from pytest_lima.lima import engines, template
+from pytest_lima.lima.template import FilledTemplate
+from pytest_lima.spec import MachineSpec, machine_spec
+
+IMAGES = [{"location": "https://example.invalid/debian.qcow2", "arch": "x86_64"}]
+DOCKER_RULE = {
+    "guestSocket": "/run/user/{{.UID}}/docker.sock", "hostSocket": "{{.Dir}}/sock/docker.sock"
+}  # fmt: skip
+NOTHING_FORWARDED = {
+    "guestIP": "0.0.0.0", "guestIPMustBeZero": False, "proto": "any", "ignore": True
+}  # fmt: skip
+
+
+def fill(spec: MachineSpec | None = None, /, **base: Any) -> FilledTemplate:
+    text = yaml.safe_dump({"images": IMAGES, **base})
+    return template.fill("my.yaml", text, spec or machine_spec(), vmtype="qemu", arch="x86_64")
+
+
+def filled(spec: MachineSpec | None = None, /, **base: Any) -> dict[str, Any]:
+    result: dict[str, Any] = yaml.safe_load(fill(spec, **base).text)
+    return result
+
+
+def with_engines(*names: str, **spec: Any) -> MachineSpec:
+    return replace(machine_spec(**spec), engines=frozenset(names))
+
+
+SAFE = {
+    "mounts": [],
+    "propagateProxyEnv": False,
+    "audio": {"device": ""},
+    "video": {"display": "none"},
+    "containerd": {"system": False, "user": False},
+}
+SAFE_SSH = {"forwardAgent": False, "forwardX11": False, "loadDotSSHPubKeys": False}
+
+
+def test_a_bare_template_gets_the_safe_defaults() -> None:
+    result = filled()
+    assert SAFE.items() <= result.items()
+    assert result["ssh"] == SAFE_SSH
+    assert (result["vmType"], result["arch"], result["images"]) == ("qemu", "x86_64", IMAGES)
+    assert result["portForwards"] == [NOTHING_FORWARDED]
+    assert not {"cpus", "memory", "disk", "networks"} & result.keys()
+
+
+def test_safe_defaults_are_forced_on_a_template_that_says_otherwise() -> None:
+    result = filled(
+        mounts=[{"location": "~", "writable": True}], propagateProxyEnv=True,
+        ssh={"forwardAgent": True, "forwardX11": True, "loadDotSSHPubKeys": True, "localPort": 1},
+        audio={"device": "default"}, video={"display": "cocoa"}, cpus=3,
+    )  # fmt: skip
+    assert SAFE.items() <= result.items()
+    assert result["ssh"] == {**SAFE_SSH, "localPort": 1}
+    assert result["cpus"] == 3
+
+
+@pytest.mark.parametrize("value", [None, "yes", []])
+def test_safe_defaults_are_forced_on_malformed_values(value: object) -> None:
+    result = filled(ssh=value, audio=value)
+    assert (result["ssh"], result["audio"]) == (SAFE_SSH, SAFE["audio"])
+
+
+def test_what_a_test_needs_of_the_host_it_asks_for() -> None:
+    spec = machine_spec(overrides={"ssh": {"forwardAgent": True}, "propagateProxyEnv": True})
+    result = filled(spec)
+    assert result["ssh"] == {**SAFE_SSH, "forwardAgent": True}
+    assert result["propagateProxyEnv"] is True
+
+
+def test_the_specs_values() -> None:
+    spec = machine_spec(cpus=4, memory="1.5GiB", disk=10, networks=[{"lima": "shared"}])
+    result = filled(spec, cpus=1, memory="8GiB", disk="100GiB", networks=[{"lima": "other"}])
+    assert (result["cpus"], result["memory"], result["disk"]) == (4, "1536MiB", "10240MiB")
+    assert result["networks"] == [{"lima": "shared"}]
+
+
+def test_overrides_merge_deep_and_lists_are_replaced() -> None:
+    spec = machine_spec(cpus=4, overrides={"vmOpts": {"qemu": {"a": 1}}, "env": {"B": "2"},
+                                           "dns": ["1.1.1.1"], "cpus": 7})  # fmt: skip
+    result = filled(spec, vmOpts={"qemu": {"b": 2}, "vz": {}}, env={"A": "1"}, dns=["8.8.8.8"])
+    assert result["vmOpts"] == {"qemu": {"a": 1, "b": 2}, "vz": {}}
+    assert result["env"] == {"A": "1", "B": "2"}
+    assert result["dns"] == ["1.1.1.1"]
+    assert result["cpus"] == 7
+
+
+def test_mounts_are_host_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a:b").mkdir()
+    result = filled(machine_spec(mounts=[str(tmp_path), "~/a:b:w"]))
+    assert result["mounts"] == [
+        {"location": str(tmp_path.resolve()), "writable": False},
+        {"location": str((tmp_path / "a:b").resolve()), "writable": True},
+    ]
+
+
+@pytest.mark.parametrize("mount", ["/no/such/dir", "/etc/passwd", "", ":w", "  "])
+def test_mounts_that_are_none(mount: str) -> None:
+    """An empty one would be the current directory."""
+    with pytest.raises(TemplateError) as caught:
+        fill(machine_spec(mounts=[mount]))
+    assert str(caught.value).startswith(f"the mount {mount!r} is not a directory on this host")
+    assert "give an existing directory" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("", "it is not a mapping"),
+        ("just text", "it is not a mapping"),
+        ("- a\n- b", "it is not a mapping"),
+        ("cpus: 2", "it has no images"),
+        ("images: []", "it has no images"),
+        ("a: [", "line 1, column"),
+        ("images: !!python/object/apply:os.system ['true']", "could not determine a constructor"),
+        ("images: [a]\nx: 2026-13-45", "month must be in 1..12"),
+        ("[" * 3_000, "recursion"),
+        ("a: \x00", "special characters are not allowed"),
+    ],
+)
+def test_what_is_no_template(text: str, seen: str) -> None:
+    with pytest.raises(TemplateError) as caught:
+        template.fill("my.yaml", text, machine_spec(), vmtype="qemu", arch="x86_64")
+    message = str(caught.value)
+    assert message.splitlines()[0] == "my.yaml is not a Lima template"
+    assert seen in message
+    assert len(message.splitlines()) == 3
+
+
+def test_a_template_without_end_is_not_parsed() -> None:
+    text = "a: " + "x" * (1024 * 1024)
+    with pytest.raises(TemplateError, match="larger than 1 MiB"):
+        template.fill("my.yaml", text, machine_spec(), vmtype="qemu", arch="x86_64")
+
+
+REACHING_OUT = [
+    ({"copyToHost": [{"guest": "/a", "host": "/b"}]}, "copyToHost writes files on this host"),
+    ({"provision": [{"mode": "ansible", "playbook": "x"}]}, "mode ansible runs a playbook"),
+    ({"portForwards": [{"guestSocket": "/a", "hostSocket": "/home/me/.bashrc"}]},
+     "Lima removes what lies at hostSocket /home/me/.bashrc"),
+    ({"portForwards": [{"guestSocket": "/a", "hostSocket": "{{.Dir}}/../x"}]}, "hostSocket"),
+    ({"portForwards": [{"guestSocket": "/a", "hostSocket": "{{.Dir}}x"}]}, "hostSocket"),
+    ({"portForwards": [{"guestSocket": "/a", "hostSocket": "{{.Home}}/x"}]}, "hostSocket"),
+    # The param may be "../../.bashrc".
+    ({"portForwards": [{"guestSocket": "/a", "hostSocket": "{{.Dir}}/{{.Param.x}}"}]},
+     "hostSocket"),
+    ({"portForwards": [{"guestSocket": "/a", "hostSocket": "{{.Dir}}/a", "reverse": True}]},
+     "a reverse forward gives the guest a socket of this host"),
+    ({"portForwards": [{"guestPort": 80, "hostIP": "0.0.0.0"}]}, "hostIP 0.0.0.0 opens"),
+    ({"portForwards": [{"guestPort": 80, "hostIP": "192.0.2.1"}]}, "hostIP 192.0.2.1 opens"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("by", ["template", "overrides"])
+@pytest.mark.parametrize(("content", "reason"), REACHING_OUT)
+def test_what_reaches_out_of_the_instance_is_refused(content, reason: str, by: str) -> None:
+    with pytest.raises(TemplateError) as caught:
+        if by == "template":
+            fill(**content)
+        else:
+            fill(machine_spec(overrides=content))
+    message = str(caught.value)
+    assert message.startswith("the template my.yaml reaches outside its instance")
+    assert reason in message
+
+
+def test_all_reasons_are_given_at_once() -> None:
+    with pytest.raises(TemplateError, match="copyToHost.*; .*ansible.*; a reverse"):
+        fill(**REACHING_OUT[0][0], **REACHING_OUT[1][0], **REACHING_OUT[-3][0])
+
+
+@pytest.mark.parametrize("value", ["text", 5, {"a": 1}, ["text"], [None], [[]]])
+@pytest.mark.parametrize("key", ["provision", "portForwards"])
+@pytest.mark.parametrize("by", ["template", "overrides"])
+def test_lists_that_are_none_are_template_errors(key: str, value: object, by: str) -> None:
+    with pytest.raises(TemplateError, match=f"{key} is not a list of mappings"):
+        if by == "template":
+            fill(**{key: value})
+        else:
+            fill(machine_spec(overrides={key: value}))
+
+
+@pytest.mark.parametrize("key", ["provision", "portForwards"])
+def test_an_empty_list_may_be_null(key: str) -> None:
+    assert filled(**{key: None}) == filled()
+    assert filled(machine_spec(overrides={key: None}))["images"] == IMAGES
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"guestPort": 80},
+        {"guestPort": 80, "hostIP": "127.0.0.1"},
+        {"guestPort": 80, "hostIP": "::1"},
+        {"guestSocket": "/run/x.sock", "hostSocket": "{{.Dir}}/sock/x.sock"},
+    ],
+)
+def test_harmless_forwards_stay_before_the_rule_that_ignores_the_rest(rule) -> None:
+    assert filled(portForwards=[rule])["portForwards"] == [rule, NOTHING_FORWARDED]
+    spec = machine_spec(overrides={"portForwards": [rule]})
+    assert filled(spec)["portForwards"] == [rule, NOTHING_FORWARDED]
+
+
+def test_limas_forward_of_an_engine_makes_room_for_ours() -> None:
+    # Even one whose hostSocket we would refuse.
+    rule = {**DOCKER_RULE, "hostSocket": "{{.Home}}/docker.sock"}
+    assert filled(portForwards=[rule])["portForwards"] == [NOTHING_FORWARDED]
+
+
+@pytest.mark.parametrize(
+    ("asked", "rules", "sockets", "installed"),
+    [
+        ((), [], {}, ()),
+        ((), [DOCKER_RULE], {}, ()),
+        (("docker",), [], {"docker": "/run/docker.sock"}, ("docker",)),
+        (("docker",), [DOCKER_RULE], {"docker": "/run/user/{{.UID}}/docker.sock"}, ()),
+        (("containerd",), [DOCKER_RULE], {"containerd": "/run/containerd/containerd.sock"},
+         ("containerd",)),
+        (("docker", "containerd"), [],
+         {"docker": "/run/docker.sock", "containerd": "/run/containerd/containerd.sock"},
+         ("containerd", "docker")),
+    ],
+)  # fmt: skip
+def test_engines(asked, rules, sockets, installed) -> None:
+    result = fill(with_engines(*asked), portForwards=rules)
+    assert result.sockets == sockets
+    scripts = [script for _, script in result.provision]
+    for engine in engines.SOCKETS:
+        assert (engines.provision_script(engine) in scripts) == (engine in installed)
+
+
+def test_provision_keeps_limas_order_with_ours_around_it() -> None:
+    theirs = [{"mode": "user", "script": "theirs"}, {"script": "default mode"}, {"mode": "data"}]
+    result = fill(with_engines("docker", provision=["mine 1", "mine 2"]), provision=theirs)
+    modes = [mode for mode, _ in result.provision]
+    scripts = [script for _, script in result.provision]
+    assert "BEGIN SSH HOST KEY KEYS" in scripts[0]
+    assert scripts[1:4] == ["theirs", "default mode", ""]
+    assert scripts[4] == engines.provision_script("docker")
+    assert scripts[5:] == ["mine 1", "mine 2"]
+    assert modes == ["system", "user", "system", "data", "system", "system", "system"]
+    written = yaml.safe_load(result.text)["provision"]
+    assert [entry.get("script", "") for entry in written] == scripts
+
+
+@pytest.mark.parametrize(
+    ("containerd", "kept"),
+    [({"user": True}, {"user": True}), ({"system": True, "user": False},) * 2],
+)
+def test_a_template_that_brings_containerd_keeps_it(containerd, kept) -> None:
+    assert filled(containerd=containerd)["containerd"] == kept
+
+
+@pytest.mark.parametrize(
+    ("base", "spec", "plain"),
+    [
+        ({}, {}, True),
+        ({"provision": [{"mode": "system", "script": "true"}]}, {}, True),
+        ({"portForwards": [DOCKER_RULE]}, {}, True),
+        ({"portForwards": [{"guestPort": 80}]}, {}, False),
+        ({"probes": [{"script": "true"}]}, {}, False),
+        ({"additionalDisks": ["data"]}, {}, False),
+        ({"containerd": {"user": True}}, {}, False),
+        ({"containerd": {"system": True}}, {}, False),
+        ({"networks": [{"lima": "shared"}]}, {}, False),
+        ({"provision": [{"mode": "dependency", "script": "true"}]}, {}, False),
+        ({"mounts": [{"location": "~"}]}, {}, True),
+        ({}, {"mounts": ["/"]}, False),
+        ({}, {"networks": [{"lima": "shared"}]}, False),
+        ({"plain": False}, {}, False),
+        ({"plain": True, "networks": [{"lima": "shared"}]}, {}, True),
+        ({}, {"overrides": {"plain": False}}, False),
+        ({}, {"overrides": {"mounts": [{"location": "/"}]}}, False),
+    ],
+)
+def test_plain_mode_where_nothing_needs_the_guest_agent(base, spec, plain: bool) -> None:
+    assert filled(machine_spec(**spec), **base)["plain"] is plain
+
+
+def key_of(spec: MachineSpec | None = None, /, **base: Any) -> str:
+    return fill(spec, **base).key
+
+
+def test_equal_machines_have_equal_keys() -> None:
+    one = machine_spec(overrides={"env": {"A": "1", "B": "2"}}, param={"A": "1", "B": "2"})
+    other = machine_spec(overrides={"env": {"B": "2", "A": "1"}}, param={"B": "2", "A": "1"})
+    assert key_of(one) == key_of(other)
+    # A spec that says what the template says anyway is the same machine.
+    assert key_of(machine_spec(cpus=2), cpus=2) == key_of(cpus=2)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        machine_spec(cpus=3), machine_spec(memory=3), machine_spec(provision="true"),
+        machine_spec(set=".a = 1"), machine_spec(param={"A": "1"}), machine_spec(mounts=["/"]),
+        machine_spec(overrides={"env": {"A": "1"}}), with_engines("docker"),
+    ],
+)  # fmt: skip
+def test_whatever_makes_another_machine_makes_another_key(spec: MachineSpec) -> None:
+    assert key_of(spec) != key_of()
+
+
+def test_drivers_and_architectures_make_other_keys() -> None:
+    text = yaml.safe_dump({"images": IMAGES})
+    keys = {
+        template.fill("t", text, machine_spec(), vmtype=vmtype, arch=arch).key
+        for vmtype in ("qemu", "vz")
+        for arch in ("x86_64", "aarch64")
+    }
+    assert len(keys) == 4
+
+
+def test_an_engine_that_the_template_brings_is_part_of_the_key() -> None:
+    """The same lima.yaml, but only one of the two has docker forwarded."""
+    assert key_of(portForwards=[DOCKER_RULE]) != key_of(
+        with_engines("docker"), portForwards=[DOCKER_RULE]
+    )
+
+
+def test_the_text_is_yaml_that_limactl_can_read() -> None:
+    result = fill(machine_spec(provision="echo 'ü: \"x\"' | tr a b\n"), message="ünïcode")
+    document = yaml.safe_load(result.text)
+    assert document["message"] == "ünïcode"
+    assert document["provision"][-1]["script"] == "echo 'ü: \"x\"' | tr a b\n"
+    assert json.loads(json.dumps(document)) == document
