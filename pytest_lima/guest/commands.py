@@ -234,8 +234,8 @@ def _kill(connection: Connection, pid: int) -> bool:
     # As root where that's allowed: the command may have been another user's.
     line = f"sudo -n sh -c {shlex.quote(script)} 2>/dev/null || sh -c {shlex.quote(script)}"
     try:
-        with connection.side_session(line) as channel:
+        with connection.side_session(line, time.monotonic() + _KILL_TIMEOUT) as channel:
             # A status of -1 is none: the connection ended.
             return channel.status_event.wait(_KILL_TIMEOUT) and channel.exit_status >= 0
-    except LimaError:
+    except (LimaError, TimeoutError):
         return False

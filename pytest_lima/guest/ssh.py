@@ -23,6 +23,8 @@ _CONNECT_TIMEOUT = 20.0
 _KEEPALIVE = 15
 # sshd allows ten sessions a connection (MaxSessions); two stay free for files and for killing.
 _COMMAND_SESSIONS = 8
+# How soon a session that sshd refused is asked for again.
+_REFUSED_PAUSE = 0.05
 # paramiko logs a traceback for each handshake that fails while the guest boots; what matters
 # of them is raised.
 _PARAMIKO_LOG = "pytest_lima.paramiko"
@@ -58,6 +60,7 @@ class Connection:
         self._sessions = threading.BoundedSemaphore(_COMMAND_SESSIONS)
         self._sftp: paramiko.SFTPClient | None = None
         self._sftp_lock = threading.Lock()
+        self._ended = threading.Condition()
         self.host_key = host_key
 
     @property
@@ -80,17 +83,24 @@ class Connection:
         if not self._sessions.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise TimeoutError
         try:
-            with self.side_session(command) as channel:
+            with self.side_session(command, deadline) as channel:
                 yield channel
         finally:
             self._sessions.release()
 
     @contextmanager
-    def side_session(self, command: str) -> Iterator[paramiko.Channel]:
+    def side_session(self, command: str, deadline: float) -> Iterator[paramiko.Channel]:
         """A session beside the eight, for what must not queue behind them."""
-        with self._open() as channel:
-            channel.exec_command(command)
-            yield channel
+        with _lost():
+            channel = self._open(deadline)
+        try:
+            with _lost():
+                channel.exec_command(command)
+                yield channel
+        finally:
+            channel.close()
+            with self._ended:
+                self._ended.notify_all()
 
     @contextmanager
     def sftp(self) -> Iterator[paramiko.SFTPClient]:
@@ -98,32 +108,53 @@ class Connection:
 
         Raises:
             ConnectionLostError: The connection is gone.
+            TimeoutError: sshd allowed no session for it in time.
         """
+        import paramiko
+
         with self._sftp_lock, _lost():
             if self._sftp is None:
-                self._sftp = self._transport.open_sftp_client()
-            if self._sftp is None:
-                raise EOFError
+                channel = self._open(time.monotonic() + _CONNECT_TIMEOUT)
+                channel.invoke_subsystem("sftp")
+                self._sftp = paramiko.SFTPClient(channel)
             try:
                 yield self._sftp
             finally:
-                channel = self._sftp.get_channel()
-                if channel is None or channel.closed:
+                used = self._sftp.get_channel()
+                if used is None or used.closed:
                     self._sftp = None  # its server may die alone; the next use starts another
 
     def close(self) -> None:
         """End it, and with it every command that still runs over it."""
         self._transport.close()
 
-    @contextmanager
-    def _open(self) -> Iterator[paramiko.Channel]:
-        with _lost():
-            channel = self._transport.open_session(timeout=_CONNECT_TIMEOUT)
-        try:
-            with _lost():
-                yield channel
-        finally:
-            channel.close()
+    def _open(self, deadline: float) -> paramiko.Channel:
+        """Open a session, as soon as sshd allows one more.
+
+        It refuses those beyond its MaxSessions, and counts one until it has collected the
+        process, a moment after we have closed it.
+        """
+        import paramiko
+
+        while True:
+            try:
+                return self._transport.open_session(timeout=_CONNECT_TIMEOUT)
+            except paramiko.ChannelException:
+                if time.monotonic() > deadline:
+                    raise TimeoutError from None
+            self._drop_idle_sftp()
+            with self._ended:
+                self._ended.wait(_REFUSED_PAUSE)
+
+    def _drop_idle_sftp(self) -> None:
+        """Its session is one of the few; the next use starts another."""
+        if self._sftp_lock.acquire(blocking=False):
+            try:
+                if self._sftp is not None:
+                    self._sftp.close()
+                    self._sftp = None
+            finally:
+                self._sftp_lock.release()
 
 
 def connect(address: Address, keys: HostKeys | None) -> Connection:

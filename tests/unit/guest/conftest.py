@@ -154,7 +154,7 @@ def _execute(guest: Guest, command: str, channel: paramiko.Channel) -> None:
                 child.stdin.write(data)  # type: ignore[union-attr]
 
     def pump(number: int, send: Callable[[bytes], None]) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
             while data := os.read(number, 65536):
                 send(data)
 

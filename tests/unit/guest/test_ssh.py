@@ -105,7 +105,7 @@ def test_more_commands_than_sessions_queue(connection) -> None:
         session.__enter__()
     with pytest.raises(TimeoutError), connection.session("true", deadline(0.05)):
         pytest.fail("the ninth may not run")
-    with connection.side_session("echo aside") as channel:
+    with connection.side_session("echo aside", deadline()) as channel:
         assert output_of(channel) == b"aside\n"
     held.pop().__exit__(None, None, None)
     with connection.session("echo ninth", deadline()) as channel:
@@ -124,7 +124,7 @@ def test_a_session_that_failed_is_free_again(connection) -> None:
     "use",
     [
         lambda connection: connection.session("true", deadline()),
-        lambda connection: connection.side_session("true"),
+        lambda connection: connection.side_session("true", deadline()),
         lambda connection: connection.sftp(),
     ],
 )
