@@ -191,8 +191,8 @@ def _feed(channel: paramiko.Channel, data: str | bytes | None) -> None:
         try:
             channel.sendall(payload)
             channel.shutdown_write()
-        except OSError:
-            pass  # the command ended without reading it all, which is its right
+        except (OSError, EOFError):
+            pass  # the command ended without reading it all, or _drain tells of the lost connection
 
     threading.Thread(target=send, name="pytest-lima-stdin", daemon=True).start()
 

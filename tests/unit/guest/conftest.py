@@ -171,7 +171,7 @@ def _execute(guest: Guest, command: str, channel: paramiko.Channel) -> None:
         thread.join()
     child.stdout.close()
     child.stderr.close()
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
         if status >= 0:  # sshd tells of a signal in another message, which paramiko passes over
             channel.send_exit_status(status)
         channel.close()
