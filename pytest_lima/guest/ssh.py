@@ -139,7 +139,11 @@ class Connection:
         while True:
             try:
                 return self._transport.open_session(timeout=_CONNECT_TIMEOUT)
-            except paramiko.ChannelException:
+            except paramiko.SSHException:
+                # A refusal is a ChannelException, which paramiko keeps in one place for all
+                # threads: of two that are refused at once, one gets a plain SSHException.
+                if not self._transport.is_active():
+                    raise
                 if time.monotonic() > deadline:
                     raise TimeoutError from None
             self._drop_idle_sftp()
