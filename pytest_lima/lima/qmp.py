@@ -1,0 +1,158 @@
+"""QEMU's machine protocol on ``INST/qmp.sock``; the one owner of qemu.qmp.
+
+Of its client, not of its ``legacy`` module, which is GPL-2.0-only. The client is asyncio, which
+paramiko has loaded by then: 10 ms more. Its loop runs in a thread of its own, as a test may run
+in a loop too.
+
+QMP tells of failures; the human monitor that ``limactl snapshot`` goes through prints them and
+limactl exits 0 (Lima: pkg/driver/qemu/qemu.go, sendHmpCommand).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from pytest_lima.errors import InstanceDiedError, LimaError
+
+if TYPE_CHECKING:
+    from qemu.qmp import EventListener, QMPClient
+
+T = TypeVar("T")
+
+_COMMAND_TIMEOUT = 20.0
+_FINAL = {"completed", "failed", "cancelled"}
+
+
+class Monitor:
+    """A connection to one QEMU; a context manager. QEMU serves one at a time."""
+
+    def __init__(self, socket: Path) -> None:
+        """Connect to ``socket``.
+
+        Raises:
+            InstanceDiedError: Nobody listens there.
+        """
+        from qemu.qmp import EventListener, QMPClient
+
+        # What matters of its log is raised.
+        logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
+        self._path = socket
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="pytest-lima-qmp", daemon=True
+        )
+        self._thread.start()
+        self._client: QMPClient = QMPClient()
+        self._events: EventListener = EventListener(("MIGRATION", "JOB_STATUS_CHANGE"))
+        self._client.register_listener(self._events)
+        try:
+            self._call("connect", self._client.connect(str(socket)), _COMMAND_TIMEOUT)
+        except BaseException:
+            self._end_loop()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._call("disconnect", self._client.disconnect(), _COMMAND_TIMEOUT)
+        except LimaError:
+            pass  # QEMU ended; whoever talked to it has seen that
+        finally:
+            self._end_loop()
+
+    def execute(
+        self,
+        command: str,
+        arguments: dict[str, object] | None = None,
+        *,
+        timeout: float = _COMMAND_TIMEOUT,
+    ) -> Any:
+        """Run one command and return what it returns.
+
+        Raises:
+            LimaError: QEMU refused it, or doesn't answer within ``timeout`` seconds.
+            InstanceDiedError: QEMU is gone.
+        """
+        return self._call(command, self._client.execute(command, arguments), timeout)
+
+    def pass_file(self, name: str, descriptor: int) -> None:
+        """Give QEMU an open file, to be named ``fd:NAME`` in a migration."""
+
+        async def send() -> None:
+            self._client.send_fd_scm(descriptor)
+            await self._client.execute("getfd", {"fdname": name})
+
+        self._call("getfd", send(), _COMMAND_TIMEOUT)
+
+    def migrate(self, command: str, arguments: dict[str, object], timeout: float) -> None:
+        """Run ``migrate`` or ``migrate-incoming`` and wait for its end.
+
+        Raises:
+            LimaError: It failed, with QEMU's reason.
+            InstanceDiedError: QEMU ended, which is how it reports a state it can't load.
+        """
+        deadline = time.monotonic() + timeout
+        self.execute("migrate-set-capabilities",
+                     {"capabilities": [{"capability": "events", "state": True}]})  # fmt: skip
+        self.execute(command, arguments)
+        while (info := self.execute("query-migrate")).get("status") not in _FINAL:
+            self._await_event(command, deadline)
+        if info["status"] != "completed":
+            raise self._error(command, str(info.get("error-desc") or info["status"]))
+
+    def job(self, command: str, arguments: dict[str, object], timeout: float) -> None:
+        """Run a command that works as a job, such as ``snapshot-load``, and wait for its end.
+
+        Raises:
+            LimaError: It failed, with QEMU's reason.
+        """
+        deadline = time.monotonic() + timeout
+        identity = f"pytest-lima-{time.monotonic_ns()}"
+        self.execute(command, {"job-id": identity, **arguments})
+        while (job := self._job(identity))["status"] != "concluded":
+            self._await_event(command, deadline)
+        self.execute("job-dismiss", {"id": identity})
+        if job.get("error"):
+            raise self._error(command, job["error"])
+
+    def _job(self, identity: str) -> dict[str, Any]:
+        for job in self.execute("query-jobs"):
+            if job["id"] == identity:
+                return dict(job)
+        raise self._error("query-jobs", f"no job {identity}")
+
+    def _await_event(self, command: str, deadline: float) -> None:
+        """Wait for the next change; one that came before is in the queue."""
+        left = max(0.0, deadline - time.monotonic())
+        self._call(command, self._events.get(), left)
+
+    def _call(self, command: str, work: Coroutine[Any, Any, T], timeout: float) -> T:
+        import qemu.qmp
+
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result(timeout)
+        except TimeoutError:
+            future.cancel()
+            problem, kind = f"no answer within {timeout:.0f} s", LimaError
+        except qemu.qmp.ExecuteError as error:
+            problem, kind = str(error), LimaError
+        except (qemu.qmp.QMPError, OSError, EOFError) as error:
+            problem, kind = f"{type(error).__name__}: {error}", InstanceDiedError
+        raise self._error(command, problem, kind)
+
+    def _error(self, command: str, problem: str, kind: type[LimaError] = LimaError) -> LimaError:
+        return kind(f"QEMU could not do {command}", ran=f"{command} on {self._path}", seen=problem)
+
+    def _end_loop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
