@@ -19,17 +19,17 @@ from pytest_lima.guest.hostkeys import HostKeys
 from pytest_lima.guest.readiness import Waiting
 from pytest_lima.guest.sockets import SocketForward
 from pytest_lima.guest.ssh import Address, Connection, connect
-from pytest_lima.lima import limactl, logs, paths, process
+from pytest_lima.lima import engines, evidence, logs, paths, process
 from pytest_lima.lima.events import EventLog
 from pytest_lima.lima.host import Host
-from pytest_lima.lima.limactl import InstanceInfo
+from pytest_lima.lima.limactl import InstanceInfo, Limactl
 from pytest_lima.lima.template import FilledTemplate
 from pytest_lima.observer import Observer
 
 # cloud-init prints the keys about a second after Lima's marker; with none by then the image
 # doesn't print any.
 _KEYS_GRACE = 15.0
-_START_LOG = "limactl-start.log"
+_LOCAL_INTERVAL = 0.02  # for what costs a look at a file of this host
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,18 @@ class Booted:
     starting: process.Child
     seconds: float
 
+    def close(self) -> None:
+        """Drop what we hold of it; the VM runs on."""
+        self.connection.close()
+        if self.forward:
+            self.forward.close()
+        self.starting.stop()
+
 
 class Boot:
     """One cold boot of one instance."""
+
+    _doing = "booting"
 
     def __init__(
         self, host: Host, name: str, filled: FilledTemplate, timeout: float, observer: Observer
@@ -91,21 +100,23 @@ class Boot:
             ReadyTimeoutError: Not ready in time.
             HostKeyError: Something else answers in its place.
         """
-        self._observer.phase(self._name, "booting")
+        self._observer.phase(self._name, self._doing)
         folder = paths.our_folder(self._dir)
-        self._child = self._host.limactl.start(self._name, folder / _START_LOG, self._left())
+        # Lima may wait on behind us: its time is the whole, whatever the deadline of ours.
+        self._child = self._limactl().start(self._name, folder / evidence.START_LOG, self._timeout)
         try:
             return self._make_ready(self._child, folder)
         except BaseException as error:
             self._child.stop()
             if isinstance(error, LimaError):
-                error.log = error.log or str(self._keep_evidence())
+                error.log = error.log or str(evidence.keep(self._host.limactl.home, self._name))
             raise
 
     def reboot(self, booted: Booted, timeout: float | None) -> Booted:
         """Reboot the guest and wait until it is ready again.
 
-        Its instance id stays, so cloud-init leaves the host keys and the pin holds.
+        Its instance id stays, so cloud-init leaves the host keys and the pin holds. Only a guest
+        that was woken up boots with a new one, and gets new keys.
 
         Raises:
             ProvisionError: A provision script failed this time.
@@ -114,14 +125,21 @@ class Boot:
         self._begun = time.monotonic()
         self._deadline = self._begun + (timeout or self._timeout)
         before = _boot_id(booted.connection)
+        printed = logs.size(logs.console(self._dir))
         self._observer.phase(self._name, "rebooting")
         _ask_to_reboot(booted.connection)
         if booted.forward:
             booted.forward.close()
         waiting = self._waiting()
+        keys = booted.keys
+        if not keys.lasting:
+            keys = waiting.until(
+                "SSH host keys on the console", lambda: hostkeys.from_console(self._dir, printed)
+            )
+            keys.write_known_hosts(paths.our_folder(self._dir) / "known_hosts", self._name)
 
         def reconnect() -> Connection | None:
-            connection = connect(booted.address, booted.keys)
+            connection = connect(booted.address, keys)
             try:
                 if _boot_id(connection) != before:
                     return connection
@@ -132,23 +150,33 @@ class Boot:
 
         connection = waiting.until("SSH after the reboot", reconnect)
         forward = self._settle(waiting, booted.info, booted.address, connection)
-        seconds = time.monotonic() - self._begun
-        self._observer.ready(self._name, seconds)
-        return replace(booted, connection=connection, forward=forward, seconds=seconds)
+        self._observer.ready(self._name, self._seconds())
+        return replace(booted, keys=keys, connection=connection, forward=forward,
+                       seconds=self._seconds())  # fmt: skip
 
     def _make_ready(self, child: process.Child, folder: Path) -> Booted:
         waiting = self._waiting()
-        port = waiting.until("SSH port from Lima", lambda: self._events.read().ssh_port or None)
-        info = self._host.limactl.inspect(self._name)
-        if info is None:
-            raise StartError(f"limactl does not know {self._name} any more")
-        address = Address(port, info.user, self._host.limactl.home / "_config" / "user")
+        info, address = self._locate(waiting)
         connection, keys = self._connect(waiting, address)
         keys.write_known_hosts(folder / "known_hosts", self._name)
         forward = self._settle(waiting, info, address, connection)
-        seconds = time.monotonic() - self._begun
-        self._observer.ready(self._name, seconds)
-        return Booted(info, address, keys, connection, forward, child, seconds)
+        return Booted(info, address, keys, connection, forward, child, self._seconds())
+
+    def _limactl(self) -> Limactl:
+        """The limactl that starts it."""
+        return self._host.limactl
+
+    def _locate(self, waiting: Waiting) -> tuple[InstanceInfo, Address]:
+        port = waiting.until(
+            "SSH port from Lima", lambda: self._events.read().ssh_port or None, _LOCAL_INTERVAL
+        )
+        info = self._host.limactl.inspect(self._name)
+        if info is None:
+            raise StartError(f"limactl does not know {self._name} any more")
+        return info, Address(port, info.user, self._host.limactl.home / "_config" / "user")
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self._begun
 
     def _settle(
         self, waiting: Waiting, info: InstanceInfo, address: Address, connection: Connection
@@ -164,6 +192,9 @@ class Boot:
                 folder / f"{self._name}-cloud-init.log",
             )
             readiness.set_clock(connection)
+            if self._filled.sockets:
+                awaited = " and ".join(self._filled.sockets)
+                self._observer.phase(self._name, f"waiting for {awaited}")
             return self._engines(waiting, info, address)
         except BaseException:
             connection.close()
@@ -200,8 +231,10 @@ class Boot:
     ) -> SocketForward | None:
         if not self._filled.sockets:
             return None
-        self._observer.phase(self._name, "waiting for " + " and ".join(self._filled.sockets))
-        sockets = {name: _expand(path, info) for name, path in self._filled.sockets.items()}
+        sockets = {
+            name: engines.expand(path, info.config["user"])
+            for name, path in self._filled.sockets.items()
+        }
         folder = paths.our_folder(self._dir)
         forward = SocketForward(address, folder, sockets, self._host.limactl.env)
         try:
@@ -228,25 +261,9 @@ class Boot:
         raise StartError(
             f"the VM {self._name} did not start",
             ran=f"limactl start {self._name}",
-            seen=self._cause() or "; ".join(status.errors) or f"exit status {code}",
+            seen=evidence.cause(self._dir) or "; ".join(status.errors) or f"exit status {code}",
             remedy="see the host agent's log; `pytest --lima-accel=tcg` rules out the accelerator",
         )
-
-    def _cause(self) -> str:
-        """QEMU's own words, which Lima has in its log only, else limactl's."""
-        agent = logs.read(self._dir / logs.HOST_AGENT)
-        said = [line for line in agent.splitlines() if "qemu[stderr]" in line]
-        return limactl.messages(said[-3:]) or limactl.complaint_of(
-            logs.read(self._dir / "pl" / _START_LOG)
-        )
-
-    def _keep_evidence(self) -> Path:
-        """Copy the logs of this instance, soon to be deleted, into one file."""
-        target = paths.evidence_folder(self._host.limactl.home) / f"{self._name}.log"
-        parts = (self._dir / logs.HOST_AGENT, logs.console(self._dir),
-                 self._dir / "pl" / _START_LOG)  # fmt: skip
-        target.write_text("".join(f"==> {part.name}\n{logs.read(part)}\n" for part in parts))
-        return target
 
 
 def check_alive(info: InstanceInfo, cause: LimaError | None) -> None:
@@ -264,14 +281,6 @@ def check_alive(info: InstanceInfo, cause: LimaError | None) -> None:
             remedy="look at its console for a panic, at the host's memory for an OOM kill",
             log=logs.console(info.dir),
         ) from cause
-
-
-def _expand(path: str, info: InstanceInfo) -> str:
-    user = info.config["user"]
-    known = {"UID": user.get("uid"), "User": user.get("name"), "Home": user.get("home")}
-    for name, value in known.items():
-        path = path.replace("{{." + name + "}}", str(value))
-    return path
 
 
 def _boot_id(connection: Connection) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +17,8 @@ from pytest_lima.guest.commands import CommandResult, OnOutput
 from pytest_lima.guest.ssh import Connection, Link, connect
 from pytest_lima.lima import engines, logs, process
 from pytest_lima.lima.host import Host
+
+Again = Callable[[], tuple[Boot, Booted]]
 
 
 class Instance:
@@ -37,8 +39,17 @@ class Instance:
         boot_seconds: How long the last boot took until ready.
     """
 
-    def __init__(self, host: Host, boot: Boot, booted: Booted) -> None:
+    def __init__(self, host: Host, boot: Boot, booted: Booted, again: Again | None = None) -> None:
+        """Hold a running VM.
+
+        Args:
+            host: What runs it.
+            boot: Its boot, for a reboot.
+            booted: What that has led to.
+            again: Deletes it and starts it anew under its name, for a reset.
+        """
         self._host = host
+        self._again = again
         self._boot = boot
         self._booted = booted
         self._link = Link(lambda: connect(self._booted.address, self._booted.keys))
@@ -196,8 +207,25 @@ class Instance:
         """
         with self._connection() as connection:
             self._booted = self._boot.reboot(replace(self._booted, connection=connection), timeout)
-        self._link.put(self._booted.connection)
-        self.boot_seconds = self._booted.seconds
+        self._adopt()
+
+    def reset(self) -> None:
+        """Put it back into the state in which it first was ready: disk, memory, processes.
+
+        It is deleted and started anew under its name: woken up from a kept one within seconds
+        where that is possible, else cold. Its SSH port changes, its sockets' paths don't.
+
+        Raises:
+            LimaError: It could not be started again, or another process has started it.
+        """
+        if self._again is None:
+            raise LimaError(
+                f"{self.name} can't be reset from here",
+                remedy="reset it in the process that has started it, or ask for a fresh one",
+            )
+        self.disconnect()
+        self._boot, self._booted = self._again()
+        self._adopt()
 
     def console_log(self) -> str:
         """What the guest has printed on its console since it was started, the last 256 KiB."""
@@ -234,9 +262,13 @@ class Instance:
     def disconnect(self) -> None:
         """Drop our connection and forwards; the VM runs on."""
         self._link.close()
-        if self._booted.forward:
-            self._booted.forward.close()
-        self._booted.starting.stop()
+        self._booted.close()
+
+    def _adopt(self) -> None:
+        """Take what a boot has led to."""
+        self._link.put(self._booted.connection)
+        self.ssh_port = self._booted.address.port
+        self.boot_seconds = self._booted.seconds
 
     def _socket(self, engine: str) -> Path:
         paths = self._booted.forward.sockets if self._booted.forward else {}

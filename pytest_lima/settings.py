@@ -143,6 +143,9 @@ OPTIONS: tuple[Option, ...] = (
         "F",
         "Factor on every boot timeout, default 10 without hardware acceleration, else 1",
     ),
+    _choice("start", "How a VM starts (auto: from a kept one if there is one, which the first "
+            "cold start makes)", "auto", "cold", "warm"),
+    Option("warm_budget", gib, 10.0, "GIB", "Disk space for kept VMs, which warm starts need"),
     _choice("keep", "Keep the VM after the run", "never", "on-failure", "always"),
     _choice("teardown", "What ends a VM that is not kept", "delete", "stop"),
     _choice("missing", "What to do with tests where Lima can't run", "fail", "skip"),
@@ -159,6 +162,7 @@ class Settings:
         memory: GiB, or None for the template's.
         disk: GiB, or None for the template's.
         timeout: Seconds until an instance must be ready, before ``timeout_factor``.
+        warm_budget: GiB.
         sources: For each option, ``"command line"``, ``"environment"``, ``"ini"`` or
             ``"default"``.
     """
@@ -176,6 +180,8 @@ class Settings:
     engine: str = "auto"
     timeout: float = 600.0
     timeout_factor: float | None = None
+    start: str = "auto"
+    warm_budget: float = 10.0
     keep: str = "never"
     teardown: str = "delete"
     missing: str = "fail"

@@ -27,10 +27,12 @@ class HostKeys:
     Attributes:
         keys: Base64 of each key by its type, such as ``ssh-ed25519``.
         source: Where they are from, for messages.
+        lasting: Whether they stay when the guest reboots.
     """
 
     keys: Mapping[str, str]
     source: str
+    lasting: bool = True
 
     def write_known_hosts(self, path: Path, alias: str) -> None:
         """Write them for OpenSSH, to be used with ``HostKeyAlias=alias``."""
@@ -38,15 +40,15 @@ class HostKeys:
         path.chmod(0o600)
 
 
-def from_console(instance_dir: Path) -> HostKeys | None:
-    """The keys in the console's log; None while the guest hasn't printed them.
+def from_console(instance_dir: Path, since: int = 0) -> HostKeys | None:
+    """The keys in the console's log behind byte ``since``; None while there are none.
 
     The last block counts: within one log, which Lima empties at each start, all are of the
     same boot or a reboot of it.
     """
     log = logs.console(instance_dir)
     # Found from the end: a pattern would take its time on a guest that prints many beginnings.
-    whole, _, _ = logs.read(log).rpartition(_END)
+    whole, _, _ = logs.read(log, since=since).rpartition(_END)
     _, _, block = whole.rpartition(_BEGIN) if _BEGIN in whole else ("", "", "")
     keys = dict(_KEY.findall(block))
     return HostKeys(keys, f"the console log {log}") if keys else None

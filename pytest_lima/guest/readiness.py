@@ -61,8 +61,8 @@ class Waiting:
     alive: Callable[[], None]
     tick: Callable[[], None]
 
-    def until(self, what: str, attempt: Callable[[], T | None]) -> T:
-        """Call ``attempt`` until it returns something.
+    def until(self, what: str, attempt: Callable[[], T | None], interval: float = _INTERVAL) -> T:
+        """Call ``attempt`` until it returns something, every ``interval`` seconds.
 
         ``NotYetError`` and ``NotAnsweringError`` count as "not yet".
 
@@ -84,7 +84,7 @@ class Waiting:
 
         retrying: tenacity.Retrying = tenacity.Retrying(
             retry=tenacity.retry_if_result(lambda result: result is None),
-            wait=tenacity.wait_fixed(_INTERVAL),
+            wait=tenacity.wait_fixed(interval),
             stop=tenacity.stop_before_delay(max(0.0, self.deadline - begun)),
             before_sleep=lambda _: self.tick(),
         )

@@ -86,3 +86,16 @@ def docker_socket(port_forwards: Sequence[Mapping[str, Any]]) -> str | None:
         if socket.endswith(_DOCKER_COMPATIBLE) and not rule.get("reverse"):
             return socket
     return None
+
+
+def expand(path: str, user: Mapping[str, Any]) -> str:
+    """A guest socket's path with Lima's variables filled in.
+
+    Args:
+        path: May hold ``{{.UID}}``, ``{{.User}}`` and ``{{.Home}}``.
+        user: The ``user`` of the instance's resolved lima.yaml.
+    """
+    known = {"UID": user.get("uid"), "User": user.get("name"), "Home": user.get("home")}
+    for name, value in known.items():
+        path = path.replace("{{." + name + "}}", str(value))
+    return path

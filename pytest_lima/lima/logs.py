@@ -14,14 +14,22 @@ _CONSOLES = ("serial.log", "serialv.log", "serialp.log")
 def console(instance_dir: Path) -> Path:
     """The console's log: QEMU's first serial port, vz's only one."""
     files = [instance_dir / name for name in _CONSOLES]
-    return max(files, key=lambda file: file.stat().st_size if file.exists() else -1)
+    return max(files, key=lambda file: size(file) if file.exists() else -1)
 
 
-def read(path: Path, limit: int = _LIMIT) -> str:
-    """The last ``limit`` bytes of a log; empty where there is none."""
+def size(path: Path) -> int:
+    """The bytes of a log so far."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def read(path: Path, limit: int = _LIMIT, since: int = 0) -> str:
+    """The last ``limit`` bytes of a log from byte ``since``; empty where there is none."""
     try:
         with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - limit))
+            file.seek(max(since, path.stat().st_size - limit))
             return file.read().decode(errors="replace")
     except OSError:
         return ""

@@ -59,12 +59,14 @@ class FilledTemplate:
         sockets: Guest socket of each engine that was asked for; may hold Lima's ``{{.UID}}``,
             ``{{.User}}`` and ``{{.Home}}``.
         provision: Mode and script of each provision entry, in Lima's order.
+        images: Those for the guest's architecture; Lima takes the first that it can get.
     """
 
     text: str
     key: str
     sockets: Mapping[str, str]
     provision: tuple[tuple[str, str], ...]
+    images: tuple[Mapping[str, Any], ...] = ()
 
 
 def fill(source: str, base: str, spec: MachineSpec, *, vmtype: str, arch: str) -> FilledTemplate:
@@ -108,7 +110,9 @@ def fill(source: str, base: str, spec: MachineSpec, *, vmtype: str, arch: str) -
     key = hashlib.sha256(repr(decisive).encode()).hexdigest()
     provision = tuple((str(entry.get("mode", "system")), str(entry.get("script") or ""))
                       for entry in filled["provision"])  # fmt: skip
-    return FilledTemplate(text, key, sockets, provision)
+    images = tuple(image for image in _entries(source, filled, "images")
+                   if image.get("arch", arch) == arch)  # fmt: skip
+    return FilledTemplate(text, key, sockets, provision, images)
 
 
 def _load(source: str, text: str) -> dict[str, Any]:

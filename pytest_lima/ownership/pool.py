@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from pytest_lima.boot import Boot
 from pytest_lima.errors import CleanupError, LimaError, TemplateError
 from pytest_lima.instance import Instance
 from pytest_lima.lima import engines, host, paths, template
@@ -18,6 +17,7 @@ from pytest_lima.observer import Observer
 from pytest_lima.ownership.ledger import Ledger, Record, this_process
 from pytest_lima.settings import DEFAULT_TEMPLATE, Settings, resolve
 from pytest_lima.spec import MachineSpec, machine_spec
+from pytest_lima.warm import start as warm
 
 _STOP_TIMEOUT = 120.0
 
@@ -176,14 +176,14 @@ class Pool:
         self._ledger.write(
             Record(name, str(limactl.home), limactl.path, filled.key, this_process())
         )
-        boot = Boot(machine, name, filled, timeout, self._observer)
+        settings = self._settings
+        order = warm.Order(
+            machine, name, filled, spec.template or DEFAULT_TEMPLATE, tuple(edits), timeout,
+            self._observer, settings.start, settings.warm_budget, self._ledger.lock,
+        )  # fmt: skip
         try:
-            yaml = paths.template_file(limactl.home, name)
-            yaml.write_text(filled.text)
-            with self._ledger.lock():
-                boot.create(yaml, tuple(edits))
-            yaml.unlink()
-            member.instance = Instance(machine, boot, boot.start())
+            boot, booted = warm.start(order)
+            member.instance = Instance(machine, boot, booted, lambda: warm.start_again(order))
         except BaseException as error:
             member.failed = isinstance(error, LimaError)
             try:

@@ -14,7 +14,8 @@ GOOD = {
     "set": (".cpus = 3", (".cpus = 3",)), "param": ("A=b=c", ("A=b=c",)), "cpus": ("4", 4),
     "memory": ("512MiB", 0.5), "disk": ("10", 10.0), "mount": ("/srv:w", ("/srv:w",)),
     "arch": ("aarch64", "aarch64"), "accel": ("tcg", "tcg"), "engine": ("both", "both"),
-    "timeout": ("90", 90.0), "timeout_factor": ("2.5", 2.5), "keep": ("on-failure", "on-failure"),
+    "timeout": ("90", 90.0), "timeout_factor": ("2.5", 2.5), "start": ("warm", "warm"),
+    "warm_budget": ("20GiB", 20.0), "keep": ("on-failure", "on-failure"),
     "teardown": ("stop", "stop"), "missing": ("skip", "skip"), "home": ("/h", "/h"),
     "limactl": ("/opt/limactl", "/opt/limactl"),
 }  # fmt: skip

@@ -1,0 +1,27 @@
+"""What a start that failed leaves behind to explain it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pytest_lima.lima import limactl, logs, paths
+
+START_LOG = "limactl-start.log"
+
+
+def cause(instance_dir: Path) -> str:
+    """QEMU's own words, which Lima has in its log only, else limactl's; empty for none."""
+    agent = logs.read(instance_dir / logs.HOST_AGENT)
+    said = [line for line in agent.splitlines() if "qemu[stderr]" in line]
+    return limactl.messages(said[-3:]) or limactl.complaint_of(
+        logs.read(instance_dir / "pl" / START_LOG)
+    )
+
+
+def keep(home: Path, name: str) -> Path:
+    """Copy the logs of an instance, soon to be deleted, into one file."""
+    folder = home / name
+    target = paths.evidence_folder(home) / f"{name}.log"
+    parts = (folder / logs.HOST_AGENT, logs.console(folder), folder / "pl" / START_LOG)
+    target.write_text("".join(f"==> {part.name}\n{logs.read(part)}\n" for part in parts))
+    return target

@@ -1,0 +1,120 @@
+"""Which machines can be kept, and what has to be equal for one to be used in place of another."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pytest_lima.lima.accel import qemu_binary
+from pytest_lima.lima.host import Host
+from pytest_lima.lima.template import FilledTemplate
+
+# How a guest is kept and woken up. Raise it when either changes: what older versions of ours
+# have kept is not used any more.
+RECIPE = 1
+
+_UNFIT = {
+    "mounts": "it mounts directories of this host",  # 9p and virtiofs block migration
+    "networks": "its networks reach other processes of this host",
+    "additionalDisks": "it has additional disks",
+    "tpm": "it has a TPM",
+    "gpu": "it has a GPU",
+}
+
+
+def unfit_host(host: Host, edits: Sequence[str]) -> str | None:
+    """Why nothing on this host can be kept; None if something can."""
+    if host.vmtype != "qemu":
+        return f"Lima's driver {host.vmtype} can't keep a VM's memory, only QEMU can"
+    if any("image" in edit for edit in edits):
+        return "--lima-set or --lima-param changes the images, so their files aren't known"
+    return None
+
+
+def unfit_machine(folder: Path, config: Mapping[str, Any]) -> str | None:
+    """Why this running instance can't be kept; None if it can.
+
+    Args:
+        folder: The instance's.
+        config: Its resolved lima.yaml.
+    """
+    for key, problem in _UNFIT.items():
+        if config.get(key):
+            return problem
+    if (config.get("os") or "Linux") != "Linux":
+        return "its system is not Linux"
+    if not (folder / "qmp.sock").is_socket():
+        return "its QEMU has no QMP socket"
+    if not (folder / "disk").is_file() or (folder / "iso").exists():
+        return "its disk is not the only one, or not where Lima 2.1 and later have it"
+    return None
+
+
+def key(host: Host, filled: FilledTemplate) -> str:
+    """A hash of everything that decides what a kept machine is and whether it can wake up."""
+    environ = host.limactl.env
+    qemu = shutil.which(qemu_binary(host.arch), path=environ.get("PATH")) or ""
+    decisive = [
+        RECIPE,
+        filled.key,
+        host.version,
+        host.arch,
+        host.accelerator.name,
+        sorted(item for item in environ.items() if item[0].startswith("QEMU_SYSTEM_")),
+        _identity(Path(qemu).resolve()),
+        *_processor(),
+        *_image(filled.images),
+        *_defaults(host.limactl.home / "_config"),
+    ]
+    return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:32]
+
+
+def _processor() -> Iterator[object]:
+    """What the guest's processor and Lima's default sizes are made from."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines()
+    except OSError:
+        lines = [platform.processor()]
+    # Not its MHz, which change while one looks.
+    yield [line for line in lines if line.startswith(("vendor", "model", "flags", "Features"))]
+    yield os.cpu_count()
+    yield os.sysconf("SC_PHYS_PAGES")
+
+
+def _image(images: Sequence[Mapping[str, Any]]) -> Iterator[object]:
+    """The first image, file by file: by digest, by what the file is, or by URL for a day."""
+    image = images[0] if images else {}
+    for part in (image, image.get("kernel") or {}, image.get("initrd") or {}):
+        location = str(part.get("location") or "")
+        if part.get("digest"):
+            yield [location, str(part["digest"])]
+        elif "://" in location:
+            # Lima asks at each create whether there is a newer one.
+            yield [location, dt.datetime.now(dt.UTC).date().isoformat()]
+        elif location:
+            yield _identity(Path(location).expanduser())
+
+
+def _defaults(folder: Path) -> Iterator[object]:
+    """What Lima merges into each instance of this LIMA_HOME."""
+    for name in ("default.yaml", "override.yaml", "base.yaml"):
+        try:
+            yield (folder / name).read_text()
+        except OSError:
+            yield None
+
+
+def _identity(path: Path) -> list[object]:
+    """Changes when the file does."""
+    try:
+        found = path.stat()
+    except OSError:
+        return [str(path), None]
+    return [str(path), found.st_size, found.st_mtime_ns, found.st_ino]

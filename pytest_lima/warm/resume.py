@@ -1,0 +1,155 @@
+"""A VM that wakes up from a kept one: its disk an overlay, its memory loaded from the file.
+
+To Lima it is a stopped instance that is started as any other. Its folder is laid out as
+``limactl clone`` would do it, with links in place of copies. QEMU is started to wait for its
+state, gets it through QMP, and in the guest everything is already running.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from pytest_lima.boot import Boot, Booted
+from pytest_lima.errors import InstanceDiedError, LimaError, StartError
+from pytest_lima.guest import identity
+from pytest_lima.guest.hostkeys import HostKeys
+from pytest_lima.guest.readiness import Waiting
+from pytest_lima.guest.sockets import SocketForward
+from pytest_lima.guest.ssh import Address, Connection, connect
+from pytest_lima.lima import evidence, process
+from pytest_lima.lima.accel import qemu_binary
+from pytest_lima.lima.host import Host
+from pytest_lima.lima.limactl import InstanceInfo, Limactl
+from pytest_lima.lima.qmp import Monitor
+from pytest_lima.lima.template import FilledTemplate
+from pytest_lima.observer import Observer
+from pytest_lima.warm.bake import BINARIES, LAYER, TEXTS, create_overlay
+from pytest_lima.warm.store import Golden
+
+# Emulated it takes three seconds. What takes longer than this is better started cold.
+_LONGEST = 60.0
+_INTERVAL = 0.02
+_IID = re.compile(rb"\binstance-id: (iid-\d+)\n")
+
+
+class Resume(Boot):
+    """The waking up of one instance; what it can do after that is as after a cold boot."""
+
+    _doing = "waking up"
+
+    def __init__(
+        self,
+        host: Host,
+        name: str,
+        filled: FilledTemplate,
+        timeout: float,
+        observer: Observer,
+        golden: Golden,
+    ) -> None:
+        """Prepare to wake ``name`` up from ``golden``; ``timeout`` as for a cold boot."""
+        super().__init__(host, name, filled, timeout, observer)
+        self._deadline = self._begun + min(timeout, _LONGEST)
+        self._golden = golden
+        self._given_up = threading.Event()
+        # Held open, so that it may be removed while we use it.
+        self._state = os.open(golden.state, os.O_RDONLY)
+
+    def lay_out(self) -> None:
+        """Make the folder of a stopped instance.
+
+        Raises:
+            StartError: Its disk could not be made.
+            OSError: The kept machine is gone, or the file system is full.
+        """
+        self._dir.mkdir(mode=0o700)
+        for source in self._golden.folder.iterdir():
+            if source.name in TEXTS:
+                shutil.copyfile(source, self._dir / source.name)
+            elif source.name in BINARIES or source.name.startswith(LAYER):
+                os.link(source, self._dir / source.name)
+        create_overlay(
+            self._dir / "disk", self._golden.layer, self._golden.layer_format,
+            self._host.limactl.env,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """Let go of the kept memory."""
+        os.close(self._state)
+
+    def _limactl(self) -> Limactl:
+        variable = f"QEMU_SYSTEM_{self._host.arch.upper()}"
+        command = self._host.limactl.env.get(variable) or qemu_binary(self._host.arch)
+        return self._host.limactl.with_environ({variable: f"{command} -incoming defer"})
+
+    def _make_ready(self, child: process.Child, folder: Path) -> Booted:
+        waiting = self._waiting()
+        self._load(waiting)
+        info, address = self._locate(waiting)
+        keys = HostKeys(self._golden.host_keys, f"the kept {self._golden.name}", lasting=False)
+        keys.write_known_hosts(folder / "known_hosts", self._name)
+        connection, forward = self._enter(waiting, info, address, keys)
+        return Booted(info, address, keys, connection, forward, child, self._seconds())
+
+    def _load(self, waiting: Waiting) -> None:
+        path = self._dir / "qmp.sock"
+
+        def attach() -> Monitor | None:
+            try:
+                return Monitor(path) if path.is_socket() else None
+            except InstanceDiedError:
+                return None  # there, and not listening yet
+
+        with waiting.until("QMP socket of QEMU", attach, _INTERVAL) as monitor:
+            monitor.pass_file("state", self._state)
+            try:
+                monitor.migrate("migrate-incoming", {"uri": "fd:state"}, self._left())
+                monitor.execute("cont")
+            except InstanceDiedError as error:
+                # Its way to say that it can't load a state.
+                raise StartError(
+                    "QEMU could not load the kept machine",
+                    seen=evidence.cause(self._dir) or error.seen,
+                ) from error
+
+    def _enter(
+        self, waiting: Waiting, info: InstanceInfo, address: Address, keys: HostKeys
+    ) -> tuple[Connection, SocketForward | None]:
+        """Log in and wake the guest up, while the engines' sockets are forwarded."""
+        aside = Waiting(waiting.deadline, self._check_wanted, lambda: None)
+        connection: Connection | None = None
+        with ThreadPoolExecutor(1, "pytest-lima-engines") as executor:
+            forwarding = executor.submit(self._engines, aside, info, address)
+            try:
+                connection = waiting.until("SSH", lambda: connect(address, keys))
+                identity.wake(
+                    connection, self._golden.kept, f"lima-{self._name}", self._instance_id()
+                )
+                return connection, forwarding.result()
+            except BaseException:
+                self._given_up.set()
+                if connection is not None:
+                    connection.close()
+                if forwarding.exception() is None and (forward := forwarding.result()):
+                    forward.close()
+                raise
+
+    def _check_wanted(self) -> None:
+        if self._given_up.is_set():
+            raise LimaError(f"{self._name} did not wake up")
+
+    def _instance_id(self) -> str:
+        """Lima's id of this start, for which it waits in the guest (pkg/cidata/cidata.go)."""
+        with (
+            (self._dir / "cidata.iso").open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        ):
+            match = _IID.search(data)
+            if match is not None:
+                return match[1].decode()
+        raise StartError(f"Lima made no instance id for {self._name}")

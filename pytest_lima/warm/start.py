@@ -1,0 +1,166 @@
+"""How an instance is started: woken up from a kept one if there is one, else cold, and kept.
+
+Warm start is never in the way: whatever fails about it leads to a cold start with one warning,
+unless it was asked for by name.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+
+from pytest_lima.boot import Boot, Booted
+from pytest_lima.errors import HostError, InstanceDiedError, LimaError
+from pytest_lima.guest.readiness import Waiting
+from pytest_lima.lima import paths
+from pytest_lima.lima.host import Host
+from pytest_lima.lima.template import FilledTemplate
+from pytest_lima.observer import Observer
+from pytest_lima.warm import fit
+from pytest_lima.warm.bake import bake
+from pytest_lima.warm.resume import Resume
+from pytest_lima.warm.store import Golden, Store
+
+_GIB = 1024**3
+
+
+@dataclass(frozen=True)
+class Order:
+    """One instance to be started.
+
+    Attributes:
+        name: Lima's name of it, recorded in the ledger.
+        source: Where the template is from, for lists.
+        edits: ``--set`` and ``--param`` for ``limactl create``.
+        timeout: Seconds until it must be ready.
+        mode: ``auto``, ``cold`` or ``warm``.
+        budget: GiB that kept machines may take.
+        creating: Held during ``limactl create``, which doesn't bear company.
+    """
+
+    host: Host
+    name: str
+    filled: FilledTemplate
+    source: str
+    edits: Sequence[str]
+    timeout: float
+    observer: Observer
+    mode: str
+    budget: float
+    creating: Callable[[], AbstractContextManager[None]]
+
+
+def start(order: Order) -> tuple[Boot, Booted]:
+    """Start it and make it ready.
+
+    Raises:
+        LimaError: Whatever kept it from being ready; the caller deletes what is left.
+    """
+    begun = time.monotonic()
+    boot, booted = _start(order)
+    seconds = time.monotonic() - begun
+    order.observer.ready(order.name, seconds)
+    return boot, replace(booted, seconds=seconds)
+
+
+def start_again(order: Order) -> tuple[Boot, Booted]:
+    """Delete it and start it anew under its name.
+
+    Raises:
+        LimaError: Whatever kept it from being ready, or from being deleted.
+    """
+    order.host.limactl.delete(order.name)
+    return start(order)
+
+
+def _start(order: Order) -> tuple[Boot, Booted]:
+    if order.mode == "cold":
+        return _cold(order)
+    problem = fit.unfit_host(order.host, order.edits)
+    if problem is not None:
+        if order.mode == "warm":
+            raise HostError("there is no warm start here", seen=problem,
+                            remedy="take --lima-start=auto or cold")  # fmt: skip
+        return _cold(order)
+    store = Store(order.host.limactl.home)
+    key = fit.key(order.host, order.filled)
+    golden = store.find(key)
+    if golden is None:
+        with store.building(key, lambda done: _await(order, done)):
+            golden = store.find(key)
+            if golden is None:
+                return _cold_and_kept(order, store, key)
+    try:
+        return _warm(order, golden)
+    except (LimaError, OSError) as error:
+        store.remove(golden)
+        if order.mode == "warm":
+            raise
+        order.observer.warn(f"{order.name} could not wake up and starts cold: {_reason(error)}")
+    order.host.limactl.delete(order.name)
+    with store.building(key, lambda done: _await(order, done)):
+        return _cold_and_kept(order, store, key)
+
+
+def _cold(order: Order) -> tuple[Boot, Booted]:
+    boot = Boot(order.host, order.name, order.filled, order.timeout, order.observer)
+    yaml = paths.template_file(order.host.limactl.home, order.name)
+    yaml.write_text(order.filled.text)
+    with order.creating():
+        boot.create(yaml, tuple(order.edits))
+    yaml.unlink()
+    return boot, boot.start()
+
+
+def _warm(order: Order, golden: Golden) -> tuple[Boot, Booted]:
+    resume = Resume(order.host, order.name, order.filled, order.timeout, order.observer, golden)
+    try:
+        resume.lay_out()
+        return resume, resume.start()
+    finally:
+        resume.close()
+
+
+def _cold_and_kept(order: Order, store: Store, key: str) -> tuple[Boot, Booted]:
+    """The cold start that others are spared."""
+    boot, booted = _cold(order)
+    try:
+        _keep(order, booted, store, key)
+    except BaseException as error:
+        harmless = isinstance(error, LimaError | OSError)
+        if order.mode == "warm" or not harmless or isinstance(error, InstanceDiedError):
+            booted.close()
+            raise
+        order.observer.warn(
+            f"{order.name} could not be kept, so the next start is cold too: {_reason(error)}"
+        )
+    return boot, booted
+
+
+def _keep(order: Order, booted: Booted, store: Store, key: str) -> None:
+    problem = fit.unfit_machine(booted.info.dir, booted.info.config)
+    if problem is not None:
+        if order.mode == "warm":
+            raise HostError(f"{order.name} can't be kept for warm starts", seen=problem,
+                            remedy="take --lima-start=auto or cold")  # fmt: skip
+        return
+    order.observer.phase(order.name, "being kept for warm starts")
+    with store.half(key) as folder:
+        golden = bake(booted, order.host.limactl.env, folder, key, order.source)
+        store.publish(golden)
+    store.shrink(int(order.budget * _GIB), keep=key)
+
+
+def _await(order: Order, done: Callable[[], bool]) -> None:
+    """Wait for whoever starts the same machine cold."""
+    order.observer.phase(order.name, "waiting for another run that starts the same VM")
+    waiting = Waiting(time.monotonic() + order.timeout, lambda: None, lambda: None)
+    waiting.until("turn to start it", lambda: done() or None)
+
+
+def _reason(error: BaseException) -> str:
+    if not isinstance(error, LimaError):
+        return str(error)
+    return "; ".join(filter(None, (error.what, error.seen, error.log and f"see {error.log}")))

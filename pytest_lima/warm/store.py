@@ -1,0 +1,223 @@
+"""The kept machines of one LIMA_HOME: ``$LIMA_HOME/_golden/<key>``.
+
+Lima takes no folder that begins with ``_`` for an instance (Lima: pkg/store/store.go), so
+nothing here can run or leak. It lies inside LIMA_HOME because its files are hard links of
+instances' files: whoever uses a disk holds it by a link of their own, so removing a kept
+machine takes nothing from anybody, and the file system counts the users.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from pytest_lima.guest.identity import Kept
+
+_RECORD = "golden.json"
+_HALF = ".half-"
+_GONE = ".gone-"
+
+
+@dataclass(frozen=True)
+class Golden:
+    """One kept machine, whole and not changed any more.
+
+    Attributes:
+        folder: Where its files lie.
+        key: Hash of what it is.
+        name: The instance it was kept from.
+        template: What it was made from, for lists.
+        kept: Its token and host name.
+        user: The guest's login user.
+        host_keys: Base64 of each SSH host key by type.
+        layer: Name of the disk file that new disks lie on.
+        layer_format: ``qcow2`` or ``raw``.
+    """
+
+    folder: Path
+    key: str
+    name: str
+    template: str
+    kept: Kept
+    user: str
+    host_keys: Mapping[str, str]
+    layer: str
+    layer_format: str
+
+    @property
+    def state(self) -> Path:
+        """The memory and the devices' state, as QEMU's migration stream."""
+        return self.folder / "state"
+
+    @property
+    def used(self) -> float:
+        """When it was made or last used, seconds since the epoch."""
+        return (self.folder / _RECORD).stat().st_mtime
+
+    @property
+    def size(self) -> int:
+        """Bytes on the disk, those that running instances share included."""
+        return sum(file.stat().st_blocks * 512 for file in self.folder.iterdir())
+
+    @property
+    def in_use(self) -> bool:
+        """Whether the disk of an instance lies on it."""
+        return (self.folder / self.layer).stat().st_nlink > 1
+
+
+class Store:
+    """Finds, publishes and removes kept machines."""
+
+    def __init__(self, home: Path) -> None:
+        """Of this LIMA_HOME."""
+        self._folder = home / "_golden"
+
+    def find(self, key: str) -> Golden | None:
+        """The kept machine of this key; being found counts as being used."""
+        golden = _read(self._folder / key)
+        if golden is not None:
+            try:
+                os.utime(golden.folder / _RECORD)
+            except FileNotFoundError:
+                return None  # removed just now
+        return golden
+
+    def all(self) -> list[Golden]:
+        """All that are whole, the one used last at the end."""
+        found = [_read(folder) for folder in self._folders()]
+        return sorted(filter(None, found), key=_used)
+
+    @contextmanager
+    def building(self, key: str, wait: Callable[[Callable[[], bool]], None]) -> Iterator[None]:
+        """Be the only one who makes the machine of this key.
+
+        Args:
+            key: The machine's.
+            wait: Gets a function and calls it until it returns True, or raises.
+        """
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        # The kernel frees it when its holder dies. Never unlinked: two would lock two files.
+        with (self._folder / f"{key}.lock").open("ab") as file:
+            if not _locked(file.fileno()):
+                wait(lambda: _locked(file.fileno()))
+            for half in self._folder.glob(f"{key}{_HALF}*"):
+                shutil.rmtree(half, ignore_errors=True)  # its maker was killed
+            yield
+
+    @contextmanager
+    def half(self, key: str) -> Iterator[Path]:
+        """A new folder for the holder of the key's lock to fill; gone if it isn't published."""
+        folder = self._folder / f"{key}{_HALF}{secrets.token_hex(4)}"
+        folder.mkdir(mode=0o700)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def publish(self, golden: Golden) -> Golden:
+        """Make a filled folder the machine of its key: whole or not at all."""
+        half = golden.folder
+        whole = replace(golden, folder=self._folder / golden.key)
+        record = {**asdict(golden), "folder": "", "made": time.time()}
+        (half / _RECORD).write_text(json.dumps(record))
+        for file in half.iterdir():
+            file.chmod(0o400)
+        self.remove(whole)
+        half.rename(whole.folder)
+        return whole
+
+    def remove(self, golden: Golden) -> None:
+        """Remove it at once for those who look for it, then its files."""
+        gone = self._folder / f"{golden.key}{_GONE}{secrets.token_hex(4)}"
+        try:
+            golden.folder.rename(gone)
+        except FileNotFoundError:
+            return
+        shutil.rmtree(gone, ignore_errors=True)
+
+    def shrink(self, budget: int, keep: str = "") -> list[Golden]:
+        """Remove what was used longest ago until ``budget`` bytes hold the rest.
+
+        What an instance uses stays, and so does the one of the key ``keep``.
+
+        Returns:
+            What was removed.
+        """
+        self._sweep()
+        found = self.all()
+        total = sum(map(_size, found))
+        removed = []
+        for golden in found:
+            if total <= budget:
+                break
+            if golden.key != keep and not _in_use(golden):
+                total -= _size(golden)
+                self.remove(golden)
+                removed.append(golden)
+        return removed
+
+    def _sweep(self) -> None:
+        """Remove what killed runs have left: halves that nobody is making any more."""
+        for folder in self._folders():
+            key, _, rest = folder.name.partition(".")
+            if rest.startswith(_GONE[1:]):
+                shutil.rmtree(folder, ignore_errors=True)
+            elif rest.startswith(_HALF[1:]):
+                with (self._folder / f"{key}.lock").open("ab") as file:
+                    if _locked(file.fileno()):
+                        shutil.rmtree(folder, ignore_errors=True)
+
+    def _folders(self) -> list[Path]:
+        try:
+            return [path for path in sorted(self._folder.iterdir()) if path.is_dir()]
+        except FileNotFoundError:
+            return []
+
+
+def _read(folder: Path) -> Golden | None:
+    if "." in folder.name:
+        return None
+    try:
+        record = json.loads((folder / _RECORD).read_text())
+        del record["made"]
+        return Golden(**{**record, "folder": folder, "kept": Kept(**record["kept"])})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # another version's
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+# A parallel run may remove one between our looking and our asking.
+def _used(golden: Golden) -> float:
+    try:
+        return golden.used
+    except FileNotFoundError:
+        return 0.0
+
+
+def _size(golden: Golden) -> int:
+    try:
+        return golden.size
+    except FileNotFoundError:
+        return 0
+
+
+def _in_use(golden: Golden) -> bool:
+    try:
+        return golden.in_use
+    except FileNotFoundError:
+        return False

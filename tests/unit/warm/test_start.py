@@ -1,0 +1,208 @@
+"""The decision between warm and cold; what each of them does is seen on real VMs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from pytest_lima.boot import Boot, Booted
+from pytest_lima.errors import HostError, InstanceDiedError, LimaError, ProvisionError, StartError
+from pytest_lima.guest.identity import Kept
+from pytest_lima.lima.accel import Accelerator
+from pytest_lima.lima.host import Host
+from pytest_lima.lima.limactl import Limactl
+from pytest_lima.lima.template import FilledTemplate
+from pytest_lima.warm import fit, start
+from pytest_lima.warm.start import Order
+from pytest_lima.warm.store import Golden, Store
+
+if TYPE_CHECKING:
+    from conftest import Recorder
+
+
+@dataclass
+class Machine:
+    """What happens to the steps of a start, and which were taken."""
+
+    folder: Path
+    order: Order
+    steps: list[str]
+    cold: Exception | None = None
+    warm: Exception | None = None
+    keep: BaseException | None = None
+    unfit: str | None = None
+    closed: bool = False
+
+    @property
+    def store(self) -> Store:
+        return Store(self.order.host.limactl.home)
+
+    def start(self, **change: Any) -> None:
+        start.start(replace(self.order, **change))
+
+    def boot_cold(self, order: Order) -> tuple[Boot, Booted]:
+        return self._step("cold", self.cold)
+
+    def wake_up(self, order: Order, golden: Golden) -> tuple[Boot, Booted]:
+        return self._step("warm", self.warm)
+
+    def bake(
+        self, booted: Booted, environ: dict[str, str], folder: Path, key: str, template: str
+    ) -> Golden:
+        self._step("keep", self.keep)
+        (folder / "disk-1").write_bytes(b"")
+        return Golden(folder, key, "pl-1", template, Kept("t", "h"), "ann", {}, "disk-1", "raw")
+
+    def _step(self, name: str, error: BaseException | None) -> tuple[Boot, Booted]:
+        self.steps.append(name)
+        if error is not None:
+            raise error
+        booted = SimpleNamespace(info=SimpleNamespace(dir=self.folder, config={}),
+                                 close=lambda: setattr(self, "closed", True))  # fmt: skip
+        return cast("tuple[Boot, Booted]", (None, booted))
+
+
+@pytest.fixture
+def machine(tmp_path: Path, observer: Recorder, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    limactl = Limactl("/bin/limactl", tmp_path, {"PATH": "/nowhere"}, {})
+    host = Host(limactl, "2.2.0", "qemu", "x86_64", Accelerator("kvm"))
+    order = Order(host, "pl-1", FilledTemplate("text", "key", {}, ()), "template:debian", (), 60,
+                  observer, "auto", 10, nullcontext)  # fmt: skip
+    one = Machine(tmp_path, order, [])
+    monkeypatch.setattr(start, "_cold", one.boot_cold)
+    monkeypatch.setattr(start, "_warm", one.wake_up)
+    monkeypatch.setattr(start, "bake", one.bake)
+    monkeypatch.setattr(start, "replace", lambda booted, **_: booted)
+    monkeypatch.setattr(fit, "unfit_machine", lambda *_: one.unfit)
+    monkeypatch.setattr(Limactl, "delete", lambda self, name: one.steps.append("delete"))
+    return one
+
+
+def test_the_first_is_kept_and_the_second_wakes_up(machine: Machine, observer: Recorder) -> None:
+    machine.start()
+    machine.start()
+    assert machine.steps == ["cold", "keep", "warm"]
+    assert observer.all("warn") == [] and observer.all("ready") == ["pl-1", "pl-1"]
+
+
+def test_cold_means_cold(machine: Machine) -> None:
+    machine.start(mode="cold")
+    assert machine.steps == ["cold"]
+    assert machine.store.all() == []
+
+
+def test_another_kind_is_kept_beside_it(machine: Machine) -> None:
+    machine.start()
+    machine.start(filled=replace(machine.order.filled, key="another"))
+    assert machine.steps == ["cold", "keep"] * 2
+    assert len(machine.store.all()) == 2
+
+
+@pytest.mark.parametrize("error", [StartError("it hangs", seen="a reason"), OSError("full")])
+def test_what_does_not_wake_up_is_started_cold_and_kept_anew(
+    machine: Machine, observer: Recorder, error: Exception
+) -> None:
+    machine.start()
+    machine.warm = error
+    machine.start()
+    assert machine.steps == ["cold", "keep", "warm", "delete", "cold", "keep"]
+    [warning] = observer.all("warn")
+    assert "pl-1 could not wake up and starts cold: " in warning
+    assert ("a reason" in warning) or ("full" in warning)
+
+
+def test_where_warm_was_asked_for_that_is_an_error(machine: Machine, observer: Recorder) -> None:
+    machine.start()
+    machine.warm = StartError("it hangs")
+    with pytest.raises(StartError, match="it hangs"):
+        machine.start(mode="warm")
+    assert machine.steps == ["cold", "keep", "warm"]
+    assert machine.store.all() == []  # nor does it stand in the way of the next
+    assert observer.all("warn") == []
+
+
+def test_a_boot_that_fails_keeps_nothing(machine: Machine) -> None:
+    machine.cold = ProvisionError("a script failed")
+    with pytest.raises(ProvisionError):
+        machine.start()
+    assert machine.steps == ["cold"] and machine.store.all() == []
+
+
+def test_a_vm_that_could_not_be_kept_is_used_all_the_same(
+    machine: Machine, observer: Recorder
+) -> None:
+    machine.keep = OSError("No space left on device")
+    machine.start()
+    assert machine.store.all() == [] and not machine.closed
+    [warning] = observer.all("warn")
+    assert "No space left" in warning
+    with pytest.raises(OSError, match="No space left"):
+        machine.start(mode="warm")
+    assert machine.closed
+
+
+@pytest.mark.parametrize("error", [InstanceDiedError("it stands still"), KeyboardInterrupt()])
+def test_one_that_suffered_from_it_is_not(machine: Machine, error: BaseException) -> None:
+    machine.keep = error
+    with pytest.raises(type(error)):
+        machine.start()
+    assert machine.closed
+
+
+def test_what_can_t_be_kept_starts_cold_without_a_word(
+    machine: Machine, observer: Recorder
+) -> None:
+    machine.unfit = "it has additional disks"
+    machine.start()
+    assert machine.steps == ["cold"] and observer.all("warn") == []
+    with pytest.raises(HostError, match="additional disks"):
+        machine.start(mode="warm")
+
+
+def test_vz_starts_cold(machine: Machine, observer: Recorder) -> None:
+    vz = replace(machine.order.host, vmtype="vz")
+    machine.start(host=vz)
+    assert machine.steps == ["cold"] and observer.all("warn") == []
+    with pytest.raises(HostError, match="vz"):
+        machine.start(host=vz, mode="warm")
+
+
+def test_who_waits_for_the_same_machine_wakes_up_from_it(
+    machine: Machine, observer: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run is at it: we look again when it is our turn."""
+    find = Store.find
+    found: list[Callable[[], object]] = []
+
+    def first_nothing(self: Store, key: str) -> Golden | None:
+        found.append(lambda: None)
+        return None if len(found) == 1 else find(self, key)
+
+    machine.start()
+    monkeypatch.setattr(Store, "find", first_nothing)
+    machine.start()
+    assert machine.steps == ["cold", "keep", "warm"]
+
+
+def test_the_budget_holds(machine: Machine) -> None:
+    machine.start()
+    (first,) = machine.store.all()
+    machine.start(filled=replace(machine.order.filled, key="another"), budget=0)
+    (second,) = machine.store.all()
+    assert second.key != first.key
+
+
+def test_starting_again_deletes_first(machine: Machine) -> None:
+    start.start_again(machine.order)
+    assert machine.steps == ["delete", "cold", "keep"]
+
+
+def test_a_reason_is_one_line_of_what_and_why() -> None:
+    error = LimaError("it failed", seen="a reason", log="/a/log")
+    assert start._reason(error) == "it failed; a reason; see /a/log"

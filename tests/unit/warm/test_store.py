@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pytest_lima.guest.identity import Kept
+from pytest_lima.warm.store import Golden, Store
+
+KEYS = {"ssh-ed25519": "AAAA"}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)
+
+
+def never(_: Callable[[], bool]) -> None:
+    raise AssertionError("it had to wait")
+
+
+def golden(folder: Path, key: str = "k1") -> Golden:
+    return Golden(folder, key, "pl-1", "template:debian", Kept("token", "lima-pl-1"), "ann", KEYS,
+                  "disk-1", "qcow2")  # fmt: skip
+
+
+def publish(store: Store, key: str = "k1", size: int = 4096, used: float = 0) -> Golden:
+    with store.building(key, never), store.half(key) as folder:
+        (folder / "state").write_bytes(b"x" * size)
+        (folder / "disk-1").write_bytes(b"")
+        made = store.publish(golden(folder, key))
+    if used:
+        os.utime(made.folder / "golden.json", (used, used))
+    return made
+
+
+def left(tmp_path: Path) -> list[str]:
+    return sorted(path.name for path in (tmp_path / "_golden").iterdir() if path.is_dir())
+
+
+def test_an_empty_store_has_nothing(store: Store, tmp_path: Path) -> None:
+    assert store.find("k1") is None
+    assert store.all() == store.shrink(0) == []
+    assert not (tmp_path / "_golden").exists()
+
+
+def test_what_is_published_is_found_read_only_and_the_user_s_alone(
+    store: Store, tmp_path: Path
+) -> None:
+    made = publish(store)
+    assert store.find("k1") == made
+    assert made.folder == tmp_path / "_golden" / "k1"
+    assert made.host_keys == KEYS and made.kept.hostname == "lima-pl-1"
+    assert {stat.S_IMODE(file.stat().st_mode) for file in made.folder.iterdir()} == {0o400}
+    assert stat.S_IMODE(made.folder.stat().st_mode) == 0o700
+
+
+def test_it_takes_the_place_of_one_that_is_there(store: Store, tmp_path: Path) -> None:
+    publish(store)
+    made = publish(store, size=8192)
+    assert store.find("k1") == made and made.state.stat().st_size == 8192
+    assert left(tmp_path) == ["k1"]
+
+
+def test_one_that_fails_to_be_made_leaves_nothing(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(OSError), store.building("k1", never), store.half("k1") as folder:
+        (folder / "state").write_bytes(b"x")
+        raise OSError
+    assert store.find("k1") is None
+    assert left(tmp_path) == []
+
+
+def test_the_half_of_a_killed_maker_is_removed_by_the_next(store: Store, tmp_path: Path) -> None:
+    with store.building("k1", never):
+        pass
+    (tmp_path / "_golden" / "k1.half-0").mkdir()
+    assert store.all() == []
+    with store.building("k1", never):
+        assert left(tmp_path) == []
+
+
+def test_shrinking_removes_the_halves_of_the_dead_only(store: Store, tmp_path: Path) -> None:
+    with store.building("k1", never), store.half("k1") as living:
+        (tmp_path / "_golden" / "k2.half-0").mkdir()
+        (tmp_path / "_golden" / "k3.gone-0").mkdir()
+        store.shrink(10**9)
+        assert left(tmp_path) == [living.name]
+
+
+def test_one_key_has_one_maker(store: Store) -> None:
+    tries: list[bool] = []
+
+    class BusyError(Exception):
+        pass
+
+    def wait(done: Callable[[], bool]) -> None:
+        tries.append(done())
+        raise BusyError
+
+    with store.building("k1", never):
+        with pytest.raises(BusyError), store.building("k1", wait):
+            pass
+        with store.building("k2", never):
+            pass
+    assert tries == [False]
+    with store.building("k1", never):
+        pass
+
+
+def test_the_one_used_longest_ago_goes_first(store: Store, tmp_path: Path) -> None:
+    for number, key in enumerate(("k1", "k2", "k3")):
+        publish(store, key, used=1000 + number)
+    store.find("k1")  # used just now
+    size = store.all()[0].size
+    assert [one.key for one in store.shrink(2 * size)] == ["k2"]
+    assert left(tmp_path) == ["k1", "k3"]
+    assert [one.key for one in store.shrink(0, keep="k3")] == ["k1"]
+
+
+def test_one_in_use_stays(store: Store, tmp_path: Path) -> None:
+    made = publish(store)
+    disk = tmp_path / "disk-of-an-instance"
+    os.link(made.folder / made.layer, disk)
+    assert made.in_use
+    assert store.shrink(0) == []
+    disk.unlink()
+    assert store.shrink(0) == [made]
+
+
+def test_another_version_s_record_is_passed_over(store: Store) -> None:
+    made = publish(store)
+    record = made.folder / "golden.json"
+    for text in ("{", "[]", '{"made": 1, "kept": {}, "key": "k1"}'):
+        record.unlink()
+        record.write_text(text)
+        assert store.find("k1") is None
+        assert store.all() == []
+    assert publish(store).folder.exists()
