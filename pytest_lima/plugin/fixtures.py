@@ -66,6 +66,20 @@ def lima(
     session.release(asked)
 
 
+@pytest.fixture
+def lima_fresh(
+    request: pytest.FixtureRequest, lima_template: str, lima_overrides: Mapping[str, Any]
+) -> Iterator[Instance]:
+    """A Linux VM for this test alone, in the state in which it first was ready.
+
+    It wakes up from a kept one within seconds where warm start works, and boots elsewhere. The
+    test's ``@pytest.mark.lima`` says what it is.
+    """
+    session = request.config.stash[session_key]
+    yield session.create_fresh(request.node, lima_template, lima_overrides)
+    session.release_fresh()
+
+
 @pytest.fixture(scope="session")
 def lima_factory(
     request: pytest.FixtureRequest, lima_template: str, lima_overrides: Mapping[str, Any]

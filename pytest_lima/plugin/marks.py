@@ -17,12 +17,15 @@ from pytest_lima.spec import MachineSpec, machine_spec
 
 HELP = (
     "lima(*, template=None, vmtype=None, cpus=None, memory=None, disk=None, provision=(), "
-    "mounts=(), networks=(), set=(), param=None, arch=None, overrides=None): the test needs a "
-    "Linux VM, the `lima` fixture's; with arguments one of that spec"
+    "mounts=(), networks=(), set=(), param=None, arch=None, overrides=None, fresh=False): the "
+    "test needs a Linux VM, the `lima` fixture's; with arguments one of that spec; fresh: in the "
+    "state in which it first was ready"
 )
 
 # Session fixtures that hold plain data; a conftest.py in a folder may replace them for its tests.
 _OVERRIDE_POINTS = ("lima_template", "lima_overrides")
+# What gives a test the machine that its marker describes.
+_GIVERS = frozenset({"lima", "lima_fresh"})
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,13 @@ class Ask:
         problem: Why the marker can't be used, to be raised when the test is set up.
         scope: Where the override points that count for the test are defined; tests of two
             packages that override them differently can't share a value of `lima`.
+        fresh: Every test gets it as it first was ready; it is shared with such tests only.
     """
 
     spec: MachineSpec = MachineSpec()  # noqa: RUF009 - frozen
     problem: str = ""
     scope: tuple[str, ...] = ()
+    fresh: bool = False
 
 
 def parametrize(metafunc: pytest.Metafunc, templates: Sequence[str]) -> None:
@@ -49,7 +54,7 @@ def parametrize(metafunc: pytest.Metafunc, templates: Sequence[str]) -> None:
         templates: The run's; from two on, tests that leave it open run on each.
     """
     marked = metafunc.definition.get_closest_marker("lima") is not None
-    if marked and "lima" not in metafunc.fixturenames:
+    if marked and _GIVERS.isdisjoint(metafunc.fixturenames):
         metafunc.fixturenames.insert(0, "lima")
     if "lima" not in metafunc.fixturenames or _is_parametrized(metafunc):
         return
@@ -78,7 +83,7 @@ def adopt(item: pytest.Item, number_of: Callable[[Ask], int]) -> None:
     marked = item.get_closest_marker("lima") is not None
     if uses_lima(item) and not marked:
         item.add_marker("lima")
-    if marked and "lima" not in names and isinstance(item, pytest.Function):
+    if marked and _GIVERS.isdisjoint(names) and isinstance(item, pytest.Function):
         names.insert(0, "lima")  # a unittest.TestCase, which pytest can't parametrise
     ask = ask_of(item)
     callspec = getattr(item, "callspec", None)
@@ -89,7 +94,7 @@ def adopt(item: pytest.Item, number_of: Callable[[Ask], int]) -> None:
 
 def uses_lima(item: pytest.Item) -> bool:
     """Whether a collected test has a fixture that starts VMs."""
-    return not {"lima", "lima_factory"}.isdisjoint(getattr(item, "fixturenames", ()))
+    return not {*_GIVERS, "lima_factory"}.isdisjoint(getattr(item, "fixturenames", ()))
 
 
 def ask_of(item: pytest.Item) -> Ask | None:
@@ -101,9 +106,22 @@ def ask_of(item: pytest.Item) -> Ask | None:
     return ask if isinstance(ask, Ask) else Ask()
 
 
+def own_spec(item: pytest.Item) -> MachineSpec:
+    """The machine that a test's markers describe, for a fixture that isn't parametrised.
+
+    Raises:
+        TemplateError: They can't be used.
+    """
+    ask = _ask(item)
+    if ask.problem:
+        raise TemplateError(f"@pytest.mark.lima: {ask.problem}")
+    return ask.spec
+
+
 def check(item: pytest.Item) -> None:
     """Fail a test whose marker can't be honoured, without starting anything."""
-    if getattr(item, "callspec", None) is None and _ask(item) != Ask():
+    lone = getattr(item, "callspec", None) is None and ask_of(item) is not None
+    if lone and _ask(item) != Ask():
         pytest.fail(
             "@pytest.mark.lima: arguments need a test that pytest can parametrise, and this "
             "is none (a unittest.TestCase, for one); use the options, or a plain function",
@@ -121,8 +139,11 @@ def _ask(node: pytest.Item) -> Ask:
         if marker.args:
             return Ask(problem=f"arguments have names, {marker.args[0]!r} has none")
         arguments.update(marker.kwargs)
+    fresh = arguments.pop("fresh", False)
+    if not isinstance(fresh, bool):
+        return Ask(problem=f"fresh={fresh!r} is not accepted; give True or False")
     try:
-        return Ask(machine_spec(**arguments))  # type: ignore[arg-type]
+        return Ask(machine_spec(**arguments), fresh=fresh)  # type: ignore[arg-type]
     except TemplateError as error:
         return Ask(problem=str(error))
     except TypeError as error:

@@ -12,7 +12,7 @@ import pytest
 
 from pytest_lima.errors import HostError, LimactlMissingError, LimactlVersionError
 from pytest_lima.lima.engines import CONTAINERD, DOCKER, ENGINES
-from pytest_lima.plugin.marks import Ask, ask_of, uses_lima
+from pytest_lima.plugin.marks import Ask, ask_of, own_spec, uses_lima
 from pytest_lima.settings import Settings
 from pytest_lima.spec import MachineSpec
 
@@ -50,6 +50,7 @@ class LimaSession:
         self._engines: dict[Ask, frozenset[str]] = {}
         self._machines: dict[Ask, Instance] = {}
         self._made_by_factory: list[Instance] = []
+        self._fresh: Instance | None = None
 
     @property
     def pool(self) -> Pool:
@@ -94,10 +95,45 @@ class LimaSession:
         """
         filled = ask.spec.filled(self.settings, template, overrides)
         engines = self._engines_for(self._engines.get(ask, frozenset()))
+        wanted = replace(filled, engines=engines)
         self._machines[ask] = self._guarded(
-            lambda: self.pool.acquire(replace(filled, engines=engines))
+            lambda: self.pool.create(wanted, None) if ask.fresh else self.pool.acquire(wanted)
         )
         return self._machines[ask]
+
+    def freshen(self, item: pytest.Item) -> None:
+        """Take away what earlier tests have left in the VM of a test that wants it fresh.
+
+        Raises:
+            LimaError: It could not be started again.
+        """
+        ask = ask_of(item)
+        if ask is not None and ask.fresh and ask in self._machines:
+            self._machines[ask].reset()
+
+    def create_fresh(
+        self, item: pytest.Item, template: str, overrides: Mapping[str, Any]
+    ) -> Instance:
+        """A VM of `lima_fresh`, with the engines that any test of the run asks for.
+
+        Raises:
+            LimaError: Whatever kept it from being ready.
+        """
+        filled = own_spec(item).filled(self.settings, template, overrides)
+        engines = self._engines_for(frozenset[str]().union(*self._engines.values()))
+        wanted = replace(filled, engines=engines)
+        self._fresh = self._guarded(lambda: self.pool.create(wanted, None))
+        return self._fresh
+
+    def release_fresh(self) -> None:
+        """The test of `lima_fresh` is over, and its VM with it.
+
+        Raises:
+            CleanupError: It can't be removed.
+        """
+        if self._fresh is not None:
+            self.pool.release(self._fresh)
+        self._fresh = None
 
     def create(
         self,
@@ -144,6 +180,8 @@ class LimaSession:
         ask = ask_of(item)
         held = [self._machines[ask]] if ask in self._machines else []
         names: Sequence[str] = getattr(item, "fixturenames", ())
+        if self._fresh is not None and "lima_fresh" in names:
+            held.append(self._fresh)
         return held + (self._made_by_factory if "lima_factory" in names else [])
 
     def close(self) -> bool:

@@ -1,0 +1,118 @@
+"""Clean state for each test that asks for it, over the fake limactl; real VMs are in tests/e2e."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def test_lima_fresh_is_a_vm_for_each_test(pytester: pytest.Pytester, fake_lima):
+    pytester.makepyfile(
+        """
+        import pytest
+        seen = []
+
+        @pytest.mark.parametrize("number", range(2))
+        def test_it(lima_fresh, number):
+            assert lima_fresh.run("test ! -e /etc/dirty").ok
+            lima_fresh.run("touch /etc/dirty")
+            seen.append(lima_fresh.name)
+
+        def test_they_are_two():
+            assert len(set(seen)) == 2
+        """
+    )
+    pytester.runpytest("-v").assert_outcomes(passed=3)
+    fake_lima.assert_clean()
+
+
+def test_lima_fresh_is_of_the_marker_s_kind_and_marked(pytester: pytest.Pytester, fake_lima):
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.lima(cpus=3)
+        def test_it(lima_fresh, request):
+            assert lima_fresh.cpus == 3
+            assert "lima" not in request.fixturenames
+
+        def test_marked(lima_fresh, request):
+            assert request.node.get_closest_marker("lima")
+        """
+    )
+    pytester.runpytest("-m", "lima").assert_outcomes(passed=2)
+    assert [call.command for call in fake_lima.calls()].count("create") == 2
+
+
+def test_lima_fresh_has_the_engines_of_the_run(pytester: pytest.Pytester, fake_lima):
+    pytester.makepyfile(
+        """
+        def test_it(lima_fresh):
+            assert lima_fresh.docker_host.startswith("unix://")
+        """
+    )
+    pytester.runpytest("--lima-engine=docker").assert_outcomes(passed=1)
+
+
+def test_fresh_resets_before_each_test_and_keeps_the_object(pytester: pytest.Pytester, fake_lima):
+    pytester.makepyfile(
+        """
+        import pytest
+        seen = set()
+
+        @pytest.fixture(scope="session")
+        def user_s_own(lima):
+            return lima
+
+        @pytest.mark.lima(fresh=True)
+        @pytest.mark.parametrize("number", range(3))
+        def test_it(user_s_own, lima, number):
+            assert user_s_own is lima
+            assert lima.run("test ! -e /etc/dirty").ok
+            lima.run("touch /etc/dirty")
+            seen.add(lima.name)
+
+        def test_another_shares_none_of_it(lima):
+            assert len(seen) == 1
+            assert lima.name not in seen
+        """
+    )
+    pytester.runpytest("-v").assert_outcomes(passed=4)
+    fake_lima.assert_clean()
+
+
+@pytest.mark.parametrize("value", ["1", "'yes'", "None"])
+def test_fresh_is_true_or_false(pytester: pytest.Pytester, value: str):
+    pytester.makepyfile(
+        f"""
+        import pytest
+
+        @pytest.mark.lima(fresh={value})
+        def test_it(lima): ...
+        """
+    )
+    result = pytester.runpytest()
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*fresh=* is not accepted; give True or False*"])
+
+
+def test_a_bad_marker_is_told_to_lima_fresh_too(pytester: pytest.Pytester):
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.lima(cpus=0)
+        def test_it(lima_fresh): ...
+        """
+    )
+    result = pytester.runpytest()
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*@pytest.mark.lima: cpus=0 is not accepted*"])
+
+
+def test_warm_where_nothing_can_be_kept_is_an_error(pytester: pytest.Pytester, fake_lima):
+    """The fake's QEMU has no QMP, so it can't be kept."""
+    pytester.makepyfile("def test_it(lima): ...")
+    result = pytester.runpytest("--lima-start=warm")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*HostError: *can't be kept for warm starts", "*QMP*"])
+    fake_lima.assert_clean()
