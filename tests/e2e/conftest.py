@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,10 +69,10 @@ class Run:
         assert self.processes() == []
 
 
-@pytest.fixture
-def a_run() -> Iterator[Callable[..., Run]]:
-    """Makes runs of pytest, each with its own short LIMA_HOME and state directory."""
-    runs: list[Run] = []
+@contextmanager
+def runs() -> Iterator[Callable[..., Run]]:
+    """Makes runs of pytest that share a short LIMA_HOME and a state directory of their own."""
+    made: list[Run] = []
     with tempfile.TemporaryDirectory(prefix="pl", dir="/tmp") as folder:
 
         def make(*args: str) -> Run:
@@ -80,12 +81,26 @@ def a_run() -> Iterator[Callable[..., Run]]:
                    if not key.startswith(("PYTEST_XDIST", "PYTEST_CURRENT", "COV_"))}  # fmt: skip
             env |= {"PYTEST_LIMA_HOME": str(home), "XDG_STATE_HOME": f"{folder}/state"}
             argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *args]
-            runs.append(Run(home, argv, env))
-            return runs[-1]
+            made.append(Run(home, argv, env))
+            return made[-1]
 
         yield make
-        for run in runs:
+        for run in made:
             run.end()
+
+
+@pytest.fixture
+def a_run() -> Iterator[Callable[..., Run]]:
+    """Makes runs of a test."""
+    with runs() as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
+def again() -> Iterator[Callable[..., Run]]:
+    """Makes runs that share what was kept with those of the module's other tests."""
+    with runs() as make:
+        yield make
 
 
 @pytest.fixture

@@ -1,0 +1,214 @@
+"""Warm starts: kept by the first run, used by the second, whole or not there at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from conftest import Run
+
+# What a run sees of its VMs, left in a file for the test that started the run.
+SEES = """
+import json, time
+import pytest
+
+ASK = '''hostname; cat /etc/machine-id /proc/sys/kernel/random/uuid /run/lima-boot-done
+getent hosts "$(hostname)" >/dev/null && echo known; date +%s.%N'''
+
+def facts(vm):
+    begun = time.time()
+    host, machine, uuid, iid, known, now = vm.run(ASK).stdout.split()
+    assert begun - 1 < float(now) < time.time() + 1
+    assert host == f"lima-{vm.name}"
+    assert "session" in vm.run("journalctl -n 500 --no-pager", user="root").stdout
+    return {"host": host, "machine": machine, "uuid": uuid, "iid": iid, "name": vm.name,
+            "agent": (vm.dir / "cidata.iso").read_bytes().count(iid.encode()) > 0}
+"""
+ONE = (
+    SEES
+    + """
+def test_it(lima, lima_docker_host, pytestconfig):
+    import docker
+    client = docker.DockerClient(base_url=lima_docker_host)
+    assert client.ping()
+    client.close()
+    (pytestconfig.rootpath / "facts.json").write_text(json.dumps([facts(lima)]))
+"""
+)
+# The factory's take no engine, so they are kept machines of another kind.
+TWO = (
+    SEES
+    + """
+def test_it(lima_factory, pytestconfig):
+    vms = [lima_factory(name=name, engine="docker") for name in ("one", "two")]
+    (pytestconfig.rootpath / "facts.json").write_text(json.dumps([facts(vm) for vm in vms]))
+    for vm in vms:
+        vm.write_text("kept", vm.name)
+    before = vms[0].run("cat /proc/sys/kernel/random/boot_id").stdout
+    vms[0].reboot()
+    assert vms[0].run("cat /proc/sys/kernel/random/boot_id").stdout != before
+    assert [vm.read_text("kept") for vm in vms] == [vm.name for vm in vms]
+    assert facts(vms[0])["host"] == f"lima-{vms[0].name}"
+    assert vms[0].console_log()
+    vms[0].limactl("stop", vms[0].name)  # Lima, too, knows where its disk is now
+    assert vms[0].limactl("start", vms[0].name, timeout=600).returncode == 0
+    said = vms[0].limactl("shell", "--workdir=/", vms[0].name, "sh", "-c", "cat ~/kept")
+    assert said.stdout == vms[0].name
+"""
+)
+KILLED = """
+import os, signal
+import pytest
+from pytest_lima.guest import identity
+from pytest_lima.warm import bake, resume, store
+
+STEPS = {
+    "state written": (bake, "_write_state"),
+    "layer put": (bake, "_put_layer"),
+    "published": (store.Store, "shrink"),
+    "laid out": (resume.Resume, "lay_out"),
+    "loaded": (resume.Resume, "_load"),
+    "awake": (identity, "wake"),
+}
+
+@pytest.fixture(scope="session", autouse=True)
+def killed(pytestconfig):
+    owner, name = STEPS[os.environ["KILLED_WHEN"]]
+    function = getattr(owner, name)
+    def then_killed(*args, **kwargs):
+        function(*args, **kwargs)
+        os.kill(os.getpid(), signal.SIGKILL)
+    setattr(owner, name, then_killed)
+"""
+
+
+def kept(run: Run) -> list[Path]:
+    """The folders of machines in the store, whole or not."""
+    return [path for path in (run.home / "_golden").iterdir() if path.is_dir()]
+
+
+@pytest.fixture
+def suite(again: Callable[..., Run], tmp_path: Path) -> Callable[..., tuple[Run, int, str]]:
+    """Runs a suite of one file."""
+
+    def run(program: str, *args: str, conftest: str = "", **env: str) -> tuple[Run, int, str]:
+        (tmp_path / "test_it.py").write_text(program)
+        (tmp_path / "conftest.py").write_text(conftest)
+        made = again(str(tmp_path), f"--rootdir={tmp_path}", *args)
+        made.env |= env
+        status, output = made.finish(tmp_path)
+        return made, status, output
+
+    return run
+
+
+def facts_of(folder: Path) -> list[dict[str, str]]:
+    found: list[dict[str, str]] = json.loads((folder / "facts.json").read_text())
+    return found
+
+
+def test_the_first_run_keeps_what_the_second_wakes_up_from(
+    suite: Callable[..., tuple[Run, int, str]], tmp_path: Path
+) -> None:
+    run, status, output = suite(ONE, "--lima-start=auto")
+    assert status == 0
+    assert "being kept for warm starts" in output and "waking up" not in output
+    [first] = facts_of(tmp_path)
+    assert len(kept(run)) == 1
+
+    run, status, output = suite(ONE, "--lima-start=warm")
+    assert status == 0
+    assert (
+        "waking up" in output
+        and "booting" not in output
+        and "warning" not in output.replace("lima warning: kvm", "")
+    )
+    [second] = facts_of(tmp_path)
+    assert not first.items() & second.items() - {("agent", True)}
+    run.assert_nothing_left()
+
+    # The cold start is still to be had.
+    run, status, output = suite("def test_it(lima): pass", "--lima-start=cold")
+    assert status == 0 and "booting" in output and "being kept" not in output
+    assert len(kept(run)) == 1
+
+
+def test_two_of_a_kind_share_nothing(
+    suite: Callable[..., tuple[Run, int, str]], tmp_path: Path
+) -> None:
+    run, status, output = suite(TWO)
+    assert status == 0
+    assert output.count("waking up") == 2
+    one, two = facts_of(tmp_path)
+    assert all(one[key] != two[key] for key in ("host", "machine", "uuid", "name"))
+    run.assert_nothing_left()
+
+
+def test_what_does_not_wake_up_starts_cold_with_one_warning(
+    suite: Callable[..., tuple[Run, int, str]], again: Callable[..., Run]
+) -> None:
+    """Its disk isn't the one that goes with its memory: seen in the guest, by its token."""
+    home = again().home
+    [golden] = (home / "_golden").glob("*/golden.json")
+
+    def spoil() -> None:
+        record = json.loads(golden.read_text())
+        golden.chmod(0o600)
+        golden.write_text(json.dumps({**record, "kept": {**record["kept"], "token": "other"}}))
+
+    aside = home / "_golden-aside"
+    shutil.copytree(golden.parent, aside, copy_function=os.link)
+    spoil()
+    run, status, output = suite(ONE, "--lima-start=warm")
+    assert status == 1
+    assert "its memory is not the kept one" in output
+    assert kept(run) == []  # it would fail the next run too
+    run.assert_nothing_left()
+
+    aside.rename(golden.parent)
+    run, status, output = suite(ONE)
+    assert status == 0
+    assert len(re.findall("lima warning: .*starts cold: .*memory is not the kept one", output)) == 1
+    assert len(kept(run)) == 1
+    run.assert_nothing_left()
+    _, status, output = suite(ONE)
+    assert status == 0 and "waking up" in output and "booting" not in output
+
+
+@pytest.mark.parametrize("step", ["laid out", "loaded", "awake"])
+def test_a_run_killed_while_it_wakes_a_vm_up_leaves_nothing(
+    suite: Callable[..., tuple[Run, int, str]], step: str
+) -> None:
+    _, status, _ = suite(ONE, conftest=KILLED, KILLED_WHEN=step)
+    assert status == -9
+    run, status, output = suite(ONE)
+    assert status == 0
+    assert "waking up" in output and "booting" not in output
+    assert len(kept(run)) == 1
+    run.assert_nothing_left()
+
+
+@pytest.mark.parametrize("step", ["state written", "layer put", "published"])
+def test_a_run_killed_while_it_keeps_a_vm_leaves_no_half(
+    suite: Callable[..., tuple[Run, int, str]], step: str
+) -> None:
+    """The machine has a param of its own, so that none is kept yet."""
+    program = "def test_it(lima): pass"
+    own = f'--lima-set=.env.STEP = "{step}"'
+    before = len(kept(suite(ONE)[0]))
+    run, status, _ = suite(program, own, conftest=KILLED, KILLED_WHEN=step)
+    assert status == -9
+    run, status, output = suite(program, own)
+    assert status == 0
+    assert ("waking up" in output) == (step == "published")
+    assert len(kept(run)) == before + 1
+    assert not list((run.home / "_golden").glob("*.*-*"))
+    run.assert_nothing_left()
