@@ -6,7 +6,6 @@ anything here raises, Ctrl-C included.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,7 +15,6 @@ from pytest_lima.errors import (
     CommandError,
     CommandTimeoutError,
     ConnectionLostError,
-    InstanceDiedError,
     LimaError,
     StartError,
 )
@@ -29,13 +27,15 @@ from pytest_lima.guest.ssh import Address, Connection, connect
 from pytest_lima.lima import engines, evidence, logs, paths, process
 from pytest_lima.lima.events import EventLog
 from pytest_lima.lima.host import Host
-from pytest_lima.lima.limactl import InstanceInfo, Limactl
+from pytest_lima.lima.limactl import InstanceInfo
+from pytest_lima.lima.qmp import Monitor
 from pytest_lima.lima.template import FilledTemplate
 from pytest_lima.observer import Observer
 
 # cloud-init prints the keys about a second after Lima's marker; with none by then the image
 # doesn't print any.
 _KEYS_GRACE = 15.0
+_SECOND_ADDRESS = "192.168.5.16"  # Lima: pkg/networks/const.go has the first
 _LOCAL_INTERVAL = 0.02  # for what costs a look at a file of this host
 
 
@@ -98,8 +98,11 @@ class Boot:
         self._observer.phase(self._name, "creating")
         self._host.limactl.create(self._name, template, *edits, timeout=self._left())
 
-    def start(self) -> Booted:
+    def start(self, then: Callable[[Booted], None] = lambda _: None) -> Booted:
         """Start the instance and make it ready.
+
+        Args:
+            then: Gets it before it is announced as ready.
 
         Raises:
             StartError: limactl couldn't start it.
@@ -110,20 +113,31 @@ class Boot:
         self._observer.phase(self._name, self._doing)
         folder = paths.our_folder(self._dir)
         # Lima may wait on behind us: its time is the whole, whatever the deadline of ours.
-        self._child = self._limactl().start(self._name, folder / evidence.START_LOG, self._timeout)
+        self._child = self._host.limactl.start(
+            self._name, folder / evidence.START_LOG, self._timeout
+        )
         try:
-            return self._make_ready(self._child, folder)
+            booted = self._make_ready(self._child, folder)
+            try:
+                then(booted)
+            except BaseException:
+                booted.close()
+                raise
         except BaseException as error:
             self._child.stop()
             if isinstance(error, LimaError):
                 error.log = error.log or str(evidence.keep(self._host.limactl.home, self._name))
             raise
+        seconds = time.monotonic() - self._begun
+        self._observer.ready(self._name, seconds)
+        return replace(booted, seconds=seconds)
 
     def reboot(self, booted: Booted, timeout: float | None) -> Booted:
         """Reboot the guest and wait until it is ready again.
 
         Its instance id stays, so cloud-init leaves the host keys and the pin holds. Only a guest
-        that was woken up boots with a new one, and gets new keys.
+        that was woken up boots with a new one, and gets new keys, and from QEMU's DHCP server,
+        which remembers the kept one's MAC address, the next address.
 
         Raises:
             ProvisionError: A provision script failed this time.
@@ -132,6 +146,9 @@ class Boot:
         self._begun = time.monotonic()
         self._deadline = self._begun + (timeout or self._timeout)
         before = _boot_id(booted.connection)
+        if not booted.keys.lasting:
+            with Monitor(self._dir / "qmp.sock") as monitor:
+                monitor.lead_ssh_to(booted.address.port, _SECOND_ADDRESS)
         printed = logs.size(logs.console(self._dir))
         self._observer.phase(self._name, "rebooting")
         _ask_to_reboot(booted.connection)
@@ -157,9 +174,9 @@ class Boot:
 
         connection = waiting.until("SSH after the reboot", reconnect)
         forward = self._settle(waiting, booted.info, booted.address, connection)
-        self._observer.ready(self._name, self._seconds())
-        return replace(booted, keys=keys, connection=connection, forward=forward,
-                       seconds=self._seconds())  # fmt: skip
+        seconds = time.monotonic() - self._begun
+        self._observer.ready(self._name, seconds)
+        return replace(booted, keys=keys, connection=connection, forward=forward, seconds=seconds)
 
     def _make_ready(self, child: process.Child, folder: Path) -> Booted:
         waiting = self._waiting()
@@ -167,11 +184,7 @@ class Boot:
         connection, keys = self._connect(waiting, address)
         keys.write_known_hosts(folder / "known_hosts", self._name)
         forward = self._settle(waiting, info, address, connection)
-        return Booted(info, address, keys, connection, forward, child, self._seconds())
-
-    def _limactl(self) -> Limactl:
-        """The limactl that starts it."""
-        return self._host.limactl
+        return Booted(info, address, keys, connection, forward, child, 0.0)
 
     def _locate(self, waiting: Waiting) -> tuple[InstanceInfo, Address]:
         port = waiting.until(
@@ -181,9 +194,6 @@ class Boot:
         if info is None:
             raise StartError(f"limactl does not know {self._name} any more")
         return info, Address(port, info.user, self._host.limactl.home / "_config" / "user")
-
-    def _seconds(self) -> float:
-        return time.monotonic() - self._begun
 
     def _settle(
         self, waiting: Waiting, info: InstanceInfo, address: Address, connection: Connection
@@ -271,23 +281,6 @@ class Boot:
             seen=evidence.cause(self._dir) or "; ".join(status.errors) or f"exit status {code}",
             remedy="see the host agent's log; `pytest --lima-accel=tcg` rules out the accelerator",
         )
-
-
-def check_alive(info: InstanceInfo, cause: LimaError | None) -> None:
-    """Raise if the VM's process is gone, with what its console said last.
-
-    Raises:
-        InstanceDiedError: It is.
-    """
-    try:
-        os.kill(info.driver_pid, 0)
-    except ProcessLookupError:
-        raise InstanceDiedError(
-            f"the VM {info.name} has died",
-            seen=logs.tail(logs.console(info.dir), 5) or "nothing on its console",
-            remedy="look at its console for a panic, at the host's memory for an OOM kill",
-            log=logs.console(info.dir),
-        ) from cause
 
 
 def _boot_id(connection: Connection) -> str:

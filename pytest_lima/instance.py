@@ -9,13 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pytest_lima import boot as boots
 from pytest_lima.boot import Boot, Booted
 from pytest_lima.errors import ConnectionLostError, LimaError
 from pytest_lima.guest import commands, files, sockets
 from pytest_lima.guest.commands import CommandResult, OnOutput
 from pytest_lima.guest.ssh import Connection, Link, connect
-from pytest_lima.lima import engines, logs, process
+from pytest_lima.lima import engines, evidence, logs, process
 from pytest_lima.lima.host import Host
 
 Again = Callable[[], tuple[Boot, Booted]]
@@ -285,5 +284,5 @@ class Instance:
         try:
             yield self._link.get()
         except ConnectionLostError as error:
-            boots.check_alive(self._booted.info, error)
+            evidence.check_alive(self._booted.info, error)
             raise

@@ -1,10 +1,13 @@
-"""What a start that failed leaves behind to explain it."""
+"""What a VM that failed to start, or has died, leaves behind to explain it."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+from pytest_lima.errors import InstanceDiedError, LimaError
 from pytest_lima.lima import limactl, logs, paths
+from pytest_lima.lima.limactl import InstanceInfo
 
 START_LOG = "limactl-start.log"
 
@@ -25,3 +28,20 @@ def keep(home: Path, name: str) -> Path:
     parts = (folder / logs.HOST_AGENT, logs.console(folder), folder / "pl" / START_LOG)
     target.write_text("".join(f"==> {part.name}\n{logs.read(part)}\n" for part in parts))
     return target
+
+
+def check_alive(info: InstanceInfo, cause: LimaError | None) -> None:
+    """Raise if the VM's process is gone, with what its console said last.
+
+    Raises:
+        InstanceDiedError: It is.
+    """
+    try:
+        os.kill(info.driver_pid, 0)
+    except ProcessLookupError:
+        raise InstanceDiedError(
+            f"the VM {info.name} has died",
+            seen=logs.tail(logs.console(info.dir), 5) or "nothing on its console",
+            remedy="look at its console for a panic, at the host's memory for an OOM kill",
+            log=logs.console(info.dir),
+        ) from cause

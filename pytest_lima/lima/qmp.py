@@ -49,7 +49,7 @@ class Monitor:
         )
         self._thread.start()
         self._client: QMPClient = QMPClient()
-        self._events: EventListener = EventListener(("MIGRATION", "JOB_STATUS_CHANGE"))
+        self._events: EventListener = EventListener("MIGRATION")
         self._client.register_listener(self._events)
         try:
             self._call("connect", self._client.connect(str(socket)), _COMMAND_TIMEOUT)
@@ -108,26 +108,21 @@ class Monitor:
         if info["status"] != "completed":
             raise self._error(command, str(info.get("error-desc") or info["status"]))
 
-    def job(self, command: str, arguments: dict[str, object], timeout: float) -> None:
-        """Run a command that works as a job, such as ``snapshot-load``, and wait for its end.
+    def lead_ssh_to(self, port: int, guest: str) -> None:
+        """Let ``port`` of this host lead to port 22 of the guest's address ``guest``.
+
+        Connections that stand go on. QMP has no command for it; the human monitor says in its
+        output how it went.
 
         Raises:
-            LimaError: It failed, with QEMU's reason.
+            LimaError: It doesn't.
         """
-        deadline = time.monotonic() + timeout
-        identity = f"pytest-lima-{time.monotonic_ns()}"
-        self.execute(command, {"job-id": identity, **arguments})
-        while (job := self._job(identity))["status"] != "concluded":
-            self._await_event(command, deadline)
-        self.execute("job-dismiss", {"id": identity})
-        if job.get("error"):
-            raise self._error(command, job["error"])
-
-    def _job(self, identity: str) -> dict[str, Any]:
-        for job in self.execute("query-jobs"):
-            if job["id"] == identity:
-                return dict(job)
-        raise self._error("query-jobs", f"no job {identity}")
+        rule = f"tcp:127.0.0.1:{port}"
+        for line, good in ((f"hostfwd_remove net0 {rule}", f"host forwarding rule for {rule}"),
+                           (f"hostfwd_add net0 {rule}-{guest}:22", "")):  # fmt: skip
+            said = self.execute("human-monitor-command", {"command-line": line}).strip()
+            if said.removesuffix(" removed") != good:
+                raise self._error(line, said)
 
     def _await_event(self, command: str, deadline: float) -> None:
         """Wait for the next change; one that came before is in the queue."""

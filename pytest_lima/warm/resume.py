@@ -13,6 +13,7 @@ import re
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from pytest_lima.boot import Boot, Booted
@@ -25,7 +26,7 @@ from pytest_lima.guest.ssh import Address, Connection, connect
 from pytest_lima.lima import evidence, process
 from pytest_lima.lima.accel import qemu_binary
 from pytest_lima.lima.host import Host
-from pytest_lima.lima.limactl import InstanceInfo, Limactl
+from pytest_lima.lima.limactl import InstanceInfo
 from pytest_lima.lima.qmp import Monitor
 from pytest_lima.lima.template import FilledTemplate
 from pytest_lima.observer import Observer
@@ -53,7 +54,7 @@ class Resume(Boot):
         golden: Golden,
     ) -> None:
         """Prepare to wake ``name`` up from ``golden``; ``timeout`` as for a cold boot."""
-        super().__init__(host, name, filled, timeout, observer)
+        super().__init__(_waiting_for_state(host), name, filled, timeout, observer)
         self._deadline = self._begun + min(timeout, _LONGEST)
         self._golden = golden
         self._given_up = threading.Event()
@@ -82,11 +83,6 @@ class Resume(Boot):
         """Let go of the kept memory."""
         os.close(self._state)
 
-    def _limactl(self) -> Limactl:
-        variable = f"QEMU_SYSTEM_{self._host.arch.upper()}"
-        command = self._host.limactl.env.get(variable) or qemu_binary(self._host.arch)
-        return self._host.limactl.with_environ({variable: f"{command} -incoming defer"})
-
     def _make_ready(self, child: process.Child, folder: Path) -> Booted:
         waiting = self._waiting()
         self._load(waiting)
@@ -94,7 +90,7 @@ class Resume(Boot):
         keys = HostKeys(self._golden.host_keys, f"the kept {self._golden.name}", lasting=False)
         keys.write_known_hosts(folder / "known_hosts", self._name)
         connection, forward = self._enter(waiting, info, address, keys)
-        return Booted(info, address, keys, connection, forward, child, self._seconds())
+        return Booted(info, address, keys, connection, forward, child, 0.0)
 
     def _load(self, waiting: Waiting) -> None:
         path = self._dir / "qmp.sock"
@@ -153,3 +149,12 @@ class Resume(Boot):
             if match is not None:
                 return match[1].decode()
         raise StartError(f"Lima made no instance id for {self._name}")
+
+
+def _waiting_for_state(host: Host) -> Host:
+    """The host with a QEMU that starts without a guest."""
+    variable = f"QEMU_SYSTEM_{host.arch.upper()}"
+    command = host.limactl.env.get(variable) or qemu_binary(host.arch)
+    return replace(
+        host, limactl=host.limactl.with_environ({variable: f"{command} -incoming defer"})
+    )

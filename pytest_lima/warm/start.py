@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pytest_lima.boot import Boot, Booted
 from pytest_lima.errors import HostError, InstanceDiedError, LimaError
@@ -58,24 +58,6 @@ def start(order: Order) -> tuple[Boot, Booted]:
     Raises:
         LimaError: Whatever kept it from being ready; the caller deletes what is left.
     """
-    begun = time.monotonic()
-    boot, booted = _start(order)
-    seconds = time.monotonic() - begun
-    order.observer.ready(order.name, seconds)
-    return boot, replace(booted, seconds=seconds)
-
-
-def start_again(order: Order) -> tuple[Boot, Booted]:
-    """Delete it and start it anew under its name.
-
-    Raises:
-        LimaError: Whatever kept it from being ready, or from being deleted.
-    """
-    order.host.limactl.delete(order.name)
-    return start(order)
-
-
-def _start(order: Order) -> tuple[Boot, Booted]:
     if order.mode == "cold":
         return _cold(order)
     problem = fit.unfit_host(order.host, order.edits)
@@ -104,14 +86,24 @@ def _start(order: Order) -> tuple[Boot, Booted]:
         return _cold_and_kept(order, store, key)
 
 
-def _cold(order: Order) -> tuple[Boot, Booted]:
+def start_again(order: Order) -> tuple[Boot, Booted]:
+    """Delete it and start it anew under its name.
+
+    Raises:
+        LimaError: Whatever kept it from being ready, or from being deleted.
+    """
+    order.host.limactl.delete(order.name)
+    return start(order)
+
+
+def _cold(order: Order, then: Callable[[Booted], None] = lambda _: None) -> tuple[Boot, Booted]:
     boot = Boot(order.host, order.name, order.filled, order.timeout, order.observer)
     yaml = paths.template_file(order.host.limactl.home, order.name)
     yaml.write_text(order.filled.text)
     with order.creating():
         boot.create(yaml, tuple(order.edits))
     yaml.unlink()
-    return boot, boot.start()
+    return boot, boot.start(then)
 
 
 def _warm(order: Order, golden: Golden) -> tuple[Boot, Booted]:
@@ -125,18 +117,18 @@ def _warm(order: Order, golden: Golden) -> tuple[Boot, Booted]:
 
 def _cold_and_kept(order: Order, store: Store, key: str) -> tuple[Boot, Booted]:
     """The cold start that others are spared."""
-    boot, booted = _cold(order)
-    try:
-        _keep(order, booted, store, key)
-    except BaseException as error:
-        harmless = isinstance(error, LimaError | OSError)
-        if order.mode == "warm" or not harmless or isinstance(error, InstanceDiedError):
-            booted.close()
-            raise
-        order.observer.warn(
-            f"{order.name} could not be kept, so the next start is cold too: {_reason(error)}"
-        )
-    return boot, booted
+
+    def keep(booted: Booted) -> None:
+        try:
+            _keep(order, booted, store, key)
+        except (LimaError, OSError) as error:
+            if order.mode == "warm" or isinstance(error, InstanceDiedError):
+                raise
+            order.observer.warn(
+                f"{order.name} could not be kept, so the next start is cold too: {_reason(error)}"
+            )
+
+    return _cold(order, keep)
 
 
 def _keep(order: Order, booted: Booted, store: Store, key: str) -> None:

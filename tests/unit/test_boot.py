@@ -25,7 +25,7 @@ from pytest_lima.guest import readiness
 from pytest_lima.guest.commands import CommandResult, run
 from pytest_lima.guest.hostkeys import HostKeys
 from pytest_lima.guest.ssh import connect
-from pytest_lima.lima import engines, host, limactl, paths, template
+from pytest_lima.lima import engines, evidence, host, limactl, paths, template
 from pytest_lima.settings import resolve
 from pytest_lima.spec import MachineSpec
 
@@ -242,7 +242,7 @@ def info(folder: Path, pid: int, **config: object) -> limactl.InstanceInfo:
 
 
 def test_the_death_of_a_vm_has_its_last_words(tmp_path, tool, gone) -> None:
-    boots.check_alive(info(tmp_path, os.getpid()), None)
+    evidence.check_alive(info(tmp_path, os.getpid()), None)
     (tmp_path / "serial.log").write_text("booting\nKernel panic - not syncing\n")
     pid = os.fork()
     if pid == 0:
@@ -250,18 +250,10 @@ def test_the_death_of_a_vm_has_its_last_words(tmp_path, tool, gone) -> None:
     os.waitpid(pid, 0)
     cause = LimaError("lost")
     with pytest.raises(InstanceDiedError, match="the VM pl-1 has died") as caught:
-        boots.check_alive(info(tmp_path, pid), cause)
+        evidence.check_alive(info(tmp_path, pid), cause)
     assert "Kernel panic" in (caught.value.seen or "")
     assert caught.value.log == str(tmp_path / "serial.log")
     assert caught.value.__cause__ is cause
-
-
-def test_paths_of_a_templates_engine_are_filled_in(tmp_path) -> None:
-    user = {"name": "ann", "uid": 1001, "home": "/home/ann.guest"}
-    path = "/run/user/{{.UID}}/{{.User}}{{.Home}}/docker.sock"
-    assert boots._expand(path, info(tmp_path, 1, user=user)) == (
-        "/run/user/1001/ann/home/ann.guest/docker.sock"
-    )
 
 
 def test_keys_are_looked_for_until_lima_is_ready_and_a_moment_longer(tries, monkeypatch) -> None:

@@ -110,3 +110,9 @@ def test_every_engine_has_a_script_that_is_posix_shell(engine: str) -> None:
     assert script.startswith("#!/bin/sh\n")
     assert engines.SOCKETS[engine] in script
     subprocess.run([SH, "-n", "-c", script], check=True)
+
+
+def test_paths_of_a_templates_engine_are_filled_in() -> None:
+    user = {"name": "ann", "uid": 1001, "home": "/home/ann.guest"}
+    path = "/run/user/{{.UID}}/{{.User}}{{.Home}}/docker.sock"
+    assert engines.expand(path, user) == "/run/user/1001/ann/home/ann.guest/docker.sock"

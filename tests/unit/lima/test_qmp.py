@@ -162,3 +162,27 @@ def test_a_migration_has_a_deadline(qemu: Qemu) -> None:
     qemu.answer = answer
     with Monitor(qemu.path) as monitor, pytest.raises(LimaError, match="no answer within"):
         monitor.migrate("migrate-incoming", {"uri": "fd:state"}, 0.05)
+
+
+def monitor_says(*texts: str) -> Answer:
+    left = list(texts)
+    return lambda *_: [{"return": left.pop(0)}]
+
+
+def test_ssh_is_led_to_another_address(qemu: Qemu) -> None:
+    qemu.answer = monitor_says("host forwarding rule for tcp:127.0.0.1:60022 removed\r\n", "")
+    with Monitor(qemu.path) as monitor:
+        monitor.lead_ssh_to(60022, "192.168.5.16")
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ("host forwarding rule for tcp:127.0.0.1:60022 not found\r\n",),
+        ("host forwarding rule for tcp:127.0.0.1:60022 removed\r\n", "Could not set up\r\n"),
+    ],
+)
+def test_a_complaint_of_the_human_monitor_is_an_error(qemu: Qemu, texts: tuple[str, ...]) -> None:
+    qemu.answer = monitor_says(*texts)
+    with Monitor(qemu.path) as monitor, pytest.raises(LimaError, match=texts[-1].strip()):
+        monitor.lead_ssh_to(60022, "192.168.5.16")
