@@ -227,7 +227,7 @@ class Boot:
             f"{self._name} printed no SSH host key on its console; the {kind} key that "
             f"answered first on 127.0.0.1:{address.port} is trusted for this run"
         )
-        return connection, HostKeys({kind: key}, "the first connection")
+        return connection, HostKeys({kind: key}, hostkeys.FIRST_CONNECTION)
 
     def _keys_or_give_up(self) -> Callable[[], HostKeys | None]:
         """Look for the keys; an empty set of them when the image evidently prints none."""

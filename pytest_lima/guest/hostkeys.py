@@ -15,6 +15,8 @@ from pathlib import Path
 
 from pytest_lima.lima import logs
 
+FIRST_CONNECTION = "the first connection"  # a source that isn't the console
+
 _BEGIN = "-----BEGIN SSH HOST KEY KEYS-----"
 _END = "-----END SSH HOST KEY KEYS-----"
 _KEY = re.compile(r"\b(ssh-ed25519|ecdsa-sha2-nistp\d+|ssh-rsa)\s+([A-Za-z0-9+/]{60,}={0,2})")

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pytest_lima.guest import hostkeys
+from pytest_lima.guest.hostkeys import HostKeys
 from pytest_lima.lima.accel import qemu_binary
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.template import FilledTemplate
@@ -38,13 +40,16 @@ def unfit_host(host: Host, edits: Sequence[str]) -> str | None:
     return None
 
 
-def unfit_machine(folder: Path, config: Mapping[str, Any]) -> str | None:
+def unfit_machine(folder: Path, config: Mapping[str, Any], keys: HostKeys) -> str | None:
     """Why this running instance can't be kept; None if it can.
 
     Args:
         folder: The instance's.
         config: Its resolved lima.yaml.
+        keys: Its host keys.
     """
+    if keys.source == hostkeys.FIRST_CONNECTION:
+        return "its image prints no SSH host keys, by which to know it after a reboot"
     for key, problem in _UNFIT.items():
         if config.get(key):
             return problem

@@ -132,7 +132,7 @@ def _cold_and_kept(order: Order, store: Store, key: str) -> tuple[Boot, Booted]:
 
 
 def _keep(order: Order, booted: Booted, store: Store, key: str) -> None:
-    problem = fit.unfit_machine(booted.info.dir, booted.info.config)
+    problem = fit.unfit_machine(booted.info.dir, booted.info.config, booted.keys)
     if problem is not None:
         if order.mode == "warm":
             raise HostError(f"{order.name} can't be kept for warm starts", seen=problem,

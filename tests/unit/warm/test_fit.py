@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 
+from pytest_lima.guest.hostkeys import FIRST_CONNECTION, HostKeys
 from pytest_lima.lima.accel import Accelerator
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.limactl import Limactl
 from pytest_lima.lima.template import FilledTemplate
 from pytest_lima.warm import fit
+
+KEYS = HostKeys({"ssh-ed25519": "AAAA"}, "the console log")
 
 
 @pytest.fixture
@@ -92,7 +95,7 @@ def test_an_image_with_a_digest_is_known_by_it(host: Host, filled: FilledTemplat
     ],
 )
 def test_a_machine_that_can_t_be_kept(instance: Path, change: dict[str, Any], problem: str) -> None:
-    assert problem in (fit.unfit_machine(instance, change) or "")
+    assert problem in (fit.unfit_machine(instance, change, KEYS) or "")
 
 
 @pytest.fixture
@@ -105,14 +108,19 @@ def instance(short_path: Path) -> Iterator[Path]:
 
 def test_a_machine_that_can_be_kept(instance: Path) -> None:
     config = {"mounts": [], "networks": None, "os": "Linux", "tpm": False}
-    assert fit.unfit_machine(instance, config) is None
+    assert fit.unfit_machine(instance, config, KEYS) is None
+
+
+def test_one_whose_keys_were_not_on_its_console(instance: Path) -> None:
+    keys = replace(KEYS, source=FIRST_CONNECTION)
+    assert "host keys" in (fit.unfit_machine(instance, {}, keys) or "")
 
 
 def test_one_whose_disk_or_qemu_isn_t_where_it_should_be(instance: Path) -> None:
     (instance / "iso").write_bytes(b"")
-    assert "disk" in (fit.unfit_machine(instance, {}) or "")
+    assert "disk" in (fit.unfit_machine(instance, {}, KEYS) or "")
     (instance / "qmp.sock").unlink()
-    assert "QMP" in (fit.unfit_machine(instance, {}) or "")
+    assert "QMP" in (fit.unfit_machine(instance, {}, KEYS) or "")
 
 
 def test_hosts_that_can_t_keep_anything(host: Host) -> None:

@@ -66,7 +66,7 @@ class Machine:
         self.steps.append(name)
         if error is not None:
             raise error
-        booted = SimpleNamespace(info=SimpleNamespace(dir=self.folder, config={}))
+        booted = SimpleNamespace(info=SimpleNamespace(dir=self.folder, config={}), keys=None)
         return cast("tuple[Boot, Booted]", (None, booted))
 
 

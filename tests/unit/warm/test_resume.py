@@ -1,0 +1,96 @@
+"""The folder that is laid out for Lima; the waking up itself is seen on real VMs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_lima.errors import StartError
+from pytest_lima.guest.identity import Kept
+from pytest_lima.lima.accel import Accelerator
+from pytest_lima.lima.host import Host
+from pytest_lima.lima.limactl import Limactl
+from pytest_lima.lima.template import FilledTemplate
+from pytest_lima.warm.resume import Resume
+from pytest_lima.warm.store import Golden
+
+if TYPE_CHECKING:
+    from conftest import Recorder
+
+
+@pytest.fixture
+def golden(tmp_path: Path) -> Golden:
+    folder = tmp_path / "_golden" / "k1"
+    folder.mkdir(parents=True)
+    for name in ("lima.yaml", "kernel.cmdline", "kernel", "disk-1", "disk-2", "state",
+                 "golden.json"):  # fmt: skip
+        (folder / name).write_text(name)
+        (folder / name).chmod(0o400)
+    return Golden(folder, "k1", "pl-1", "t", Kept("token", "lima-pl-1"), "ann", {}, "disk-2", "raw")
+
+
+@pytest.fixture
+def resume(
+    tmp_path: Path, golden: Golden, observer: Recorder, tool: Callable[..., Path],
+    tools_env: dict[str, str],
+) -> Iterator[Resume]:  # fmt: skip
+    tool("qemu-img", 'echo "$*" >>"$HOME/calls"')
+    host = Host(Limactl("limactl", tmp_path, tools_env, {}), "2.2.0", "qemu", "x86_64",
+                Accelerator("kvm"))  # fmt: skip
+    one = Resume(host, "pl-2", FilledTemplate("", "", {}, ()), 600, observer, golden)
+    yield one
+    one.close()
+
+
+def test_the_folder_has_what_lima_reads_and_links_to_the_rest(
+    resume: Resume, tmp_path: Path, golden: Golden
+) -> None:
+    resume.lay_out()
+    folder = tmp_path / "pl-2"
+    assert {path.name for path in folder.iterdir()} == {
+        "lima.yaml", "kernel.cmdline", "kernel", "disk-1", "disk-2",
+    }  # fmt: skip
+    for name in ("kernel", "disk-1", "disk-2"):
+        assert (folder / name).samefile(golden.folder / name)
+    # limactl may write the texts, and must not write into what is kept.
+    (folder / "lima.yaml").write_text("changed")
+    assert (golden.folder / "lima.yaml").read_text() == "lima.yaml"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "calls").read_text().split()[-6:] == [
+        "qcow2", "-b", "disk-2", "-F", "raw", str(folder / "disk"),
+    ]  # fmt: skip
+    assert golden.in_use
+
+
+def test_what_is_kept_may_be_removed_while_it_is_used(resume: Resume, golden: Golden) -> None:
+    golden.state.unlink()
+    assert os.read(resume._state, 100) == b"state"
+
+
+def test_qemu_is_started_to_wait_for_its_state(resume: Resume) -> None:
+    env = resume._host.limactl.env
+    assert env["QEMU_SYSTEM_X86_64"] == "qemu-system-x86_64 -incoming defer"
+
+
+def test_what_the_accelerator_wants_of_qemu_stays(resume: Resume) -> None:
+    host = resume._host
+    tcg = Host(host.limactl.with_environ({"QEMU_SYSTEM_X86_64": "q -accel tcg"}), "2.2.0", "qemu",
+               "x86_64", Accelerator("tcg"))  # fmt: skip
+    other = Resume(tcg, "pl-3", FilledTemplate("", "", {}, ()), 600, resume._observer,
+                   resume._golden)  # fmt: skip
+    assert other._host.limactl.env["QEMU_SYSTEM_X86_64"] == "q -accel tcg -incoming defer"
+    other.close()
+
+
+def test_lima_s_instance_id_is_found_in_its_image(resume: Resume, tmp_path: Path) -> None:
+    resume.lay_out()
+    image = tmp_path / "pl-2" / "cidata.iso"
+    image.write_bytes(b"\0" * 4096 + b"instance-id: iid-1795545823\nlocal-hostname: x\n\0")
+    assert resume._instance_id() == "iid-1795545823"
+    image.write_bytes(b"\0" * 4096)
+    with pytest.raises(StartError, match="no instance id"):
+        resume._instance_id()
