@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from pytest_lima.boot import Boot, Booted
 from pytest_lima.errors import CleanupError, LimaError, TemplateError
 from pytest_lima.instance import Instance
 from pytest_lima.lima import engines, host, paths, template
@@ -176,10 +177,20 @@ class Pool:
         self._ledger.write(
             Record(name, str(limactl.home), limactl.path, filled.key, this_process())
         )
-        settings = self._settings
+
+        def cold(then: warm.Then) -> tuple[Boot, Booted]:
+            boot = Boot(machine, name, filled, timeout, self._observer)
+            yaml = paths.template_file(limactl.home, name)
+            yaml.write_text(filled.text)
+            with self._ledger.lock():
+                boot.create(yaml, tuple(edits))
+            yaml.unlink()
+            return boot, boot.start(then)
+
         order = warm.Order(
-            machine, name, filled, spec.template or DEFAULT_TEMPLATE, tuple(edits), timeout,
-            self._observer, settings.start, settings.warm_budget, self._ledger.lock,
+            machine, name, filled, spec.template or DEFAULT_TEMPLATE, edits, timeout,
+            self._observer, self._settings.start, self._settings.warm_budget, cold,
+            lambda: limactl.delete(name),
         )  # fmt: skip
         try:
             boot, booted = warm.start(order)

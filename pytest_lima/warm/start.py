@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from pytest_lima.boot import Boot, Booted
 from pytest_lima.errors import HostError, InstanceDiedError, LimaError
 from pytest_lima.guest.readiness import Waiting
-from pytest_lima.lima import paths
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.template import FilledTemplate
 from pytest_lima.observer import Observer
@@ -22,6 +20,9 @@ from pytest_lima.warm import fit
 from pytest_lima.warm.bake import bake
 from pytest_lima.warm.resume import Resume
 from pytest_lima.warm.store import Golden, Store
+
+Then = Callable[[Booted], None]
+Cold = Callable[[Then], tuple[Boot, Booted]]
 
 _GIB = 1024**3
 
@@ -33,11 +34,12 @@ class Order:
     Attributes:
         name: Lima's name of it, recorded in the ledger.
         source: Where the template is from, for lists.
-        edits: ``--set`` and ``--param`` for ``limactl create``.
+        edits: What ``limactl create`` gets besides the template.
         timeout: Seconds until it must be ready.
         mode: ``auto``, ``cold`` or ``warm``.
         budget: GiB that kept machines may take.
-        creating: Held during ``limactl create``, which doesn't bear company.
+        cold: Creates and boots it; hands it to its argument before it is announced.
+        delete: Removes all of it.
     """
 
     host: Host
@@ -49,7 +51,8 @@ class Order:
     observer: Observer
     mode: str
     budget: float
-    creating: Callable[[], AbstractContextManager[None]]
+    cold: Cold
+    delete: Callable[[], None]
 
 
 def start(order: Order) -> tuple[Boot, Booted]:
@@ -59,13 +62,13 @@ def start(order: Order) -> tuple[Boot, Booted]:
         LimaError: Whatever kept it from being ready; the caller deletes what is left.
     """
     if order.mode == "cold":
-        return _cold(order)
+        return order.cold(_nothing)
     problem = fit.unfit_host(order.host, order.edits)
     if problem is not None:
         if order.mode == "warm":
             raise HostError("there is no warm start here", seen=problem,
                             remedy="take --lima-start=auto or cold")  # fmt: skip
-        return _cold(order)
+        return order.cold(_nothing)
     store = Store(order.host.limactl.home)
     key = fit.key(order.host, order.filled)
     golden = store.find(key)
@@ -81,7 +84,7 @@ def start(order: Order) -> tuple[Boot, Booted]:
         if order.mode == "warm":
             raise
         order.observer.warn(f"{order.name} could not wake up and starts cold: {_reason(error)}")
-    order.host.limactl.delete(order.name)
+    order.delete()
     with store.building(key, lambda done: _await(order, done)):
         return _cold_and_kept(order, store, key)
 
@@ -92,18 +95,8 @@ def start_again(order: Order) -> tuple[Boot, Booted]:
     Raises:
         LimaError: Whatever kept it from being ready, or from being deleted.
     """
-    order.host.limactl.delete(order.name)
+    order.delete()
     return start(order)
-
-
-def _cold(order: Order, then: Callable[[Booted], None] = lambda _: None) -> tuple[Boot, Booted]:
-    boot = Boot(order.host, order.name, order.filled, order.timeout, order.observer)
-    yaml = paths.template_file(order.host.limactl.home, order.name)
-    yaml.write_text(order.filled.text)
-    with order.creating():
-        boot.create(yaml, tuple(order.edits))
-    yaml.unlink()
-    return boot, boot.start(then)
 
 
 def _warm(order: Order, golden: Golden) -> tuple[Boot, Booted]:
@@ -128,7 +121,7 @@ def _cold_and_kept(order: Order, store: Store, key: str) -> tuple[Boot, Booted]:
                 f"{order.name} could not be kept, so the next start is cold too: {_reason(error)}"
             )
 
-    return _cold(order, keep)
+    return order.cold(keep)
 
 
 def _keep(order: Order, booted: Booted, store: Store, key: str) -> None:
@@ -143,6 +136,10 @@ def _keep(order: Order, booted: Booted, store: Store, key: str) -> None:
         golden = bake(booted, order.host.limactl.env, folder, key, order.source)
         store.publish(golden)
     store.shrink(int(order.budget * _GIB), keep=key)
+
+
+def _nothing(_: Booted) -> None:
+    """What a cold start does with a VM that isn't kept."""
 
 
 def _await(order: Order, done: Callable[[], bool]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +18,7 @@ from pytest_lima.lima.host import Host
 from pytest_lima.lima.limactl import Limactl
 from pytest_lima.lima.template import FilledTemplate
 from pytest_lima.warm import fit, start
-from pytest_lima.warm.start import Order
+from pytest_lima.warm.start import Order, Then
 from pytest_lima.warm.store import Golden, Store
 
 if TYPE_CHECKING:
@@ -45,9 +44,7 @@ class Machine:
     def start(self, **change: Any) -> None:
         start.start(replace(self.order, **change))
 
-    def boot_cold(
-        self, order: Order, then: Callable[[Booted], None] = lambda _: None
-    ) -> tuple[Boot, Booted]:
+    def cold_start(self, then: Then) -> tuple[Boot, Booted]:
         boot, booted = self._step("cold", self.cold)
         then(booted)
         return boot, booted
@@ -75,13 +72,12 @@ def machine(tmp_path: Path, observer: Recorder, monkeypatch: pytest.MonkeyPatch)
     limactl = Limactl("/bin/limactl", tmp_path, {"PATH": "/nowhere"}, {})
     host = Host(limactl, "2.2.0", "qemu", "x86_64", Accelerator("kvm"))
     order = Order(host, "pl-1", FilledTemplate("text", "key", {}, ()), "template:debian", (), 60,
-                  observer, "auto", 10, nullcontext)  # fmt: skip
+                  observer, "auto", 10, lambda then: one.cold_start(then),
+                  lambda: one.steps.append("delete"))  # fmt: skip
     one = Machine(tmp_path, order, [])
-    monkeypatch.setattr(start, "_cold", one.boot_cold)
     monkeypatch.setattr(start, "_warm", one.wake_up)
     monkeypatch.setattr(start, "bake", one.bake)
     monkeypatch.setattr(fit, "unfit_machine", lambda *_: one.unfit)
-    monkeypatch.setattr(Limactl, "delete", lambda self, name: one.steps.append("delete"))
     return one
 
 
