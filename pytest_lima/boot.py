@@ -6,13 +6,12 @@ anything here raises, Ctrl-C included.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pytest_lima.errors import ConnectionLostError, InstanceDiedError, LimaError, StartError
+from pytest_lima.errors import ConnectionLostError, LimaError, StartError
 from pytest_lima.guest import hostkeys, readiness
 from pytest_lima.guest.commands import run
 from pytest_lima.guest.hostkeys import HostKeys
@@ -42,7 +41,8 @@ class Booted:
         keys: The pinned host keys.
         connection: Logged in.
         forward: The engine sockets; None where no engine was asked for.
-        starting: ``limactl start``, which may still be waiting for its own idea of ready.
+        starting: ``limactl start``, which may still be waiting for its own idea of ready; None
+            where another process has started it.
         seconds: From ``limactl create`` to ready.
     """
 
@@ -51,7 +51,7 @@ class Booted:
     keys: HostKeys
     connection: Connection
     forward: SocketForward | None
-    starting: process.Child
+    starting: process.Child | None
     seconds: float
 
 
@@ -247,23 +247,6 @@ class Boot:
                  self._dir / "pl" / _START_LOG)  # fmt: skip
         target.write_text("".join(f"==> {part.name}\n{logs.read(part)}\n" for part in parts))
         return target
-
-
-def check_alive(info: InstanceInfo, cause: LimaError | None) -> None:
-    """Raise if the VM's process is gone, with what its console said last.
-
-    Raises:
-        InstanceDiedError: It is.
-    """
-    try:
-        os.kill(info.driver_pid, 0)
-    except ProcessLookupError:
-        raise InstanceDiedError(
-            f"the VM {info.name} has died",
-            seen=logs.tail(logs.console(info.dir), 5) or "nothing on its console",
-            remedy="look at its console for a panic, at the host's memory for an OOM kill",
-            log=logs.console(info.dir),
-        ) from cause
 
 
 def _expand(path: str, info: InstanceInfo) -> str:

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pytest_lima import boot as boots
 from pytest_lima.boot import Boot, Booted
 from pytest_lima.errors import ConnectionLostError, LimaError
 from pytest_lima.guest import commands, files, sockets
@@ -17,6 +16,9 @@ from pytest_lima.guest.commands import CommandResult, OnOutput
 from pytest_lima.guest.ssh import Connection, Link, connect
 from pytest_lima.lima import engines, logs, process
 from pytest_lima.lima.host import Host
+from pytest_lima.lima.vitals import Vitals, Watch
+
+_DEATH_GRACE = 1.5
 
 
 class Instance:
@@ -39,9 +41,12 @@ class Instance:
 
     def __init__(self, host: Host, boot: Boot, booted: Booted) -> None:
         self._host = host
+        self._link = Link(lambda: connect(self._booted.address, self._booted.keys))
+        self._take(boot, booted)
+
+    def _take(self, boot: Boot, booted: Booted) -> None:
         self._boot = boot
         self._booted = booted
-        self._link = Link(lambda: connect(self._booted.address, self._booted.keys))
         self._link.put(booted.connection)
         self.name = booted.info.name
         self.vmtype = booted.info.vmtype
@@ -52,6 +57,8 @@ class Instance:
         self.user = booted.info.user
         self.ssh_port = booted.address.port
         self.boot_seconds = booted.seconds
+        self._vitals = Vitals(self.dir)
+        self._watch = Watch(self._vitals, self._link.close)
 
     def __repr__(self) -> str:
         return f"<Instance {self.name} {self.vmtype} {self.arch}>"
@@ -196,8 +203,8 @@ class Instance:
         """
         with self._connection() as connection:
             self._booted = self._boot.reboot(replace(self._booted, connection=connection), timeout)
-        self._link.put(self._booted.connection)
-        self.boot_seconds = self._booted.seconds
+        self._watch.end()
+        self._take(self._boot, self._booted)
 
     def console_log(self) -> str:
         """What the guest has printed on its console since it was started, the last 256 KiB."""
@@ -232,11 +239,36 @@ class Instance:
         return self._host.limactl.run(*args, timeout=timeout)
 
     def disconnect(self) -> None:
-        """Drop our connection and forwards; the VM runs on."""
-        self._link.close()
+        """Drop our connection and end the forwards; the VM runs on."""
+        self._drop()
         if self._booted.forward:
             self._booted.forward.close()
-        self._booted.starting.stop()
+
+    def detach(self) -> None:
+        """Drop our connection; the VM and its forwards go on for others."""
+        self._drop()
+        if self._booted.forward:
+            self._booted.forward.leave()
+
+    def replace(self, boot: Boot, booted: Booted) -> None:
+        """Stand for another boot from now on, after the VM had died."""
+        self._drop()
+        self._take(boot, booted)
+
+    @property
+    def booted(self) -> Booted:
+        """What the last boot has left; for those who share the instance out."""
+        return self._booted
+
+    def cause_of_death(self) -> str | None:
+        """Why the VM is dead; None while it lives."""
+        return self._vitals.cause_of_death()
+
+    def _drop(self) -> None:
+        self._watch.end()
+        self._link.close()
+        if self._booted.starting:
+            self._booted.starting.stop()
 
     def _socket(self, engine: str) -> Path:
         paths = self._booted.forward.sockets if self._booted.forward else {}
@@ -250,8 +282,11 @@ class Instance:
     @contextmanager
     def _connection(self) -> Iterator[Connection]:
         """The connection; when it breaks because the VM died, that is what is raised."""
+        self._vitals.check()
         try:
             yield self._link.get()
         except ConnectionLostError as error:
-            boots.check_alive(self._booted.info, error)
+            # A guest that goes down drops connections a moment before its VM ends.
+            self._watch.died.wait(_DEATH_GRACE)
+            self._vitals.check(error)
             raise
