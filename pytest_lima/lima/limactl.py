@@ -22,6 +22,7 @@ from pytest_lima.lima import process
 
 MINIMUM = (2, 0, 0)
 _QUICK = 60.0
+_DELETE = 10.0
 
 # What limactl may see of our environment. Not SSH (limactl executes it), LIMA_* (they change
 # what it does), GITHUB_TOKEN and other secrets (templates could read them). The proxies are
@@ -199,7 +200,7 @@ class Limactl:
             return
         if (folder / "protected").exists():
             self.run("unprotect", name)
-        self._check(self.run("delete", "--force", name), CleanupError,
+        self._check(self.run("delete", "--force", name, timeout=_DELETE), CleanupError,
                     f"{name} could not be deleted",
                     f"LIMA_HOME={self.home} limactl delete --force {name}")  # fmt: skip
 
