@@ -7,6 +7,7 @@ and nothing is started until a test asks for a VM: `report` is imported where it
 from __future__ import annotations
 
 from collections.abc import Generator
+from typing import Any
 
 import pytest
 
@@ -61,6 +62,7 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Refuse what a marker asks of a test that can't have it."""
     marks.check(item)
+    item.config.stash[session_key].renew(item)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -88,6 +90,28 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Delete what is left; after pytest's own, so that all fixtures have ended."""
     if not session.config.stash[session_key].close() and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """After an interrupt of the teardown: what is left of it. Signals are as they were."""
+    session = config.stash.get(session_key, None)
+    if session is not None:
+        try:
+            session.close()
+        finally:
+            session.signals.restore()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """pytest-xdist is about to start a worker: tell it which run it belongs to."""
+    node.config.stash[session_key].workers.configure(node)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """A worker of pytest-xdist has ended, or crashed."""
+    node.config.stash[session_key].workers.ended(node, error)
 
 
 def pytest_terminal_summary(
