@@ -70,7 +70,7 @@ class Boot:
         self._begun = time.monotonic()
         self._deadline = self._begun + timeout
         self._dir = host.limactl.home / name
-        self._events = EventLog(self._dir / "ha.stdout.log")
+        self._events = EventLog(self._dir / logs.EVENTS)
         self._child: process.Child | None = None
 
     def create(self, template: Path, edits: tuple[str, ...]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pytest_lima.boot import Boot, Booted
-from pytest_lima.lima import paths
+from pytest_lima.lima import logs, paths
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.template import FilledTemplate
 from pytest_lima.observer import Observer
@@ -60,6 +60,7 @@ def restart(order: Order, observer: Observer, ledger: Ledger) -> tuple[Boot, Boo
         LimaError: Whatever kept it from being ready.
     """
     boot = boot_of(order, Noted(observer, ledger))
+    logs.clear(order.host.limactl.home / order.name)
     return boot, boot.start()
 
 

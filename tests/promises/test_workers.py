@@ -1,0 +1,198 @@
+"""pytest-xdist over the fake: who shares which VM, and that nothing of it is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+
+import psutil
+import pytest
+
+pytest.importorskip("xdist")
+
+TESTS = """
+import os
+import pytest
+
+@pytest.mark.parametrize("number", range(12))
+def test_it(lima, number, record_property):
+    print("VM", lima.name, os.environ["PYTEST_XDIST_WORKER"])
+    assert lima.run("echo hello").stdout == "hello\\n"
+"""
+
+
+def names(result: pytest.RunResult) -> set[str]:
+    return set(re.findall(r"VM (pl-\w+) gw", result.stdout.str()))
+
+
+@pytest.mark.parametrize("dist", ["load", "loadscope", "loadgroup", "worksteal"])
+def test_05_all_workers_share_one_vm(pytester, fake_lima, dist):
+    pytester.makepyfile(TESTS)
+    result = pytester.runpytest_subprocess("-n4", f"--dist={dist}", "-rP")
+    result.assert_outcomes(passed=12)
+    assert len(fake_lima.calls("create")) == 1
+    assert len(names(result)) == 1
+    fake_lima.assert_clean()
+
+
+def test_06_each_worker_has_its_own(pytester, fake_lima):
+    pytester.makepyfile(TESTS)
+    result = pytester.runpytest_subprocess("-n3", "-rP", "--lima-share=worker", "--lima-max-vms=3")
+    result.assert_outcomes(passed=12)
+    assert len(fake_lima.calls("create")) == 3
+    fake_lima.assert_clean()
+
+
+def test_06_workers_share_where_there_are_more_than_vms(pytester, fake_lima):
+    pytester.makepyfile(TESTS)
+    result = pytester.runpytest_subprocess("-n4", "-rP", "--lima-share=worker", "--lima-max-vms=2")
+    result.assert_outcomes(passed=12)
+    assert len(fake_lima.calls("create")) == 2
+    fake_lima.assert_clean()
+
+
+def test_05_a_crashed_worker_s_replacement_joins(pytester, fake_lima):
+    pytester.makepyfile("""
+        import os
+        import pytest
+
+        @pytest.mark.parametrize("number", range(8))
+        def test_it(lima, number):
+            print("VM", lima.name, os.environ["PYTEST_XDIST_WORKER"])
+            assert lima.run("true").ok
+            if number == 3:
+                os.kill(os.getpid(), 9)
+    """)
+    result = pytester.runpytest_subprocess("-n2", "-rP")
+    outcomes = result.parseoutcomes()
+    assert (outcomes["passed"], outcomes["failed"]) == (7, 1)
+    assert len(fake_lima.calls("create")) == 1
+    assert len(names(result)) == 1
+    fake_lima.assert_clean()
+
+
+def test_05_a_worker_that_is_killed_while_it_starts_the_vm(pytester, fake_lima):
+    """The others go on: one of them starts another."""
+    fake_lima.scenario("slow", boot_seconds=2)
+    pytester.makepyfile("""
+        import os, signal, threading, time
+        from pathlib import Path
+        import pytest
+
+        marker = Path(__file__).with_name("killed")
+
+        @pytest.fixture(scope="session", autouse=True)
+        def killer():
+            def kill():
+                for _ in range(1000):
+                    time.sleep(0.02)
+                    for log in Path(os.environ["PYTEST_LIMA_HOME"]).glob("*/ha.pid"):
+                        record = Path(os.environ["XDG_STATE_HOME"],
+                                      "pytest-lima/instances", log.parent.name + ".json")
+                        if f'"pid": {os.getpid()}' in record.read_text().split("leases")[0]:
+                            try:
+                                marker.touch(exist_ok=False)
+                            except FileExistsError:
+                                return
+                            os.kill(os.getpid(), signal.SIGKILL)
+            threading.Thread(target=kill, daemon=True).start()
+
+        @pytest.mark.parametrize("number", range(6))
+        def test_it(lima, number):
+            assert lima.run("true").ok
+    """)
+    result = pytester.runpytest_subprocess("-n3")
+    outcomes = result.parseoutcomes()
+    assert outcomes["passed"] >= 5
+    assert len(fake_lima.calls("create")) == 2
+    fake_lima.assert_clean()
+
+
+def test_05_a_failure_reaches_all_workers_at_once(pytester, fake_lima):
+    fake_lima.scenario("start-fails")
+    pytester.makepyfile(TESTS)
+    result = pytester.runpytest_subprocess("-n4")
+    assert result.parseoutcomes()["errors"] == 12
+    assert len(fake_lima.calls("create")) == 1
+    assert "Could not access KVM" in result.stdout.str()
+    fake_lima.assert_clean()
+
+
+def test_05_the_vm_lives_until_the_last_worker_is_done(pytester, fake_lima):
+    """One is done with its tests long before another asks for the VM."""
+    pytester.makepyfile("""
+        import time
+        import pytest
+
+        @pytest.mark.xdist_group("early")
+        def test_early(lima): pass
+
+        @pytest.mark.xdist_group("late")
+        def test_sleep():
+            time.sleep(3)
+
+        @pytest.mark.xdist_group("late")
+        def test_late(lima): pass
+    """)
+    result = pytester.runpytest_subprocess("-n2", "--dist=loadgroup")
+    result.assert_outcomes(passed=3)
+    assert len(fake_lima.calls("create")) == 1
+    fake_lima.assert_clean()
+
+
+def test_06_ctrl_c(pytester, fake_lima, start):
+    pytester.makepyfile("""
+        import time
+        import pytest
+
+        @pytest.mark.parametrize("number", range(2))
+        def test_it(lima, number):
+            from pathlib import Path
+            Path(__file__).with_name(f"testing-{number}").touch()
+            time.sleep(60)
+    """)
+    run = start("-n2")
+    fake_lima.wait_until(lambda: len(list(pytester.path.glob("testing-*"))) == 2, 30)
+    os.killpg(run.pid, signal.SIGINT)
+    run.ends(20)
+    fake_lima.assert_clean()
+
+
+@pytest.mark.parametrize("what", ["controller", "worker", "all"])
+def test_06_kills_leave_nothing(pytester, fake_lima, start, soon, what):
+    pytester.makepyfile("""
+        import time
+        import pytest
+
+        @pytest.mark.parametrize("number", range(2))
+        def test_it(lima, number):
+            from pathlib import Path
+            Path(__file__).with_name(f"testing-{number}").touch()
+            time.sleep(4)
+    """)
+    run = start("-n2", "--maxfail=1", "--max-worker-restart=0")
+    fake_lima.wait_until(lambda: len(list(pytester.path.glob("testing-*"))) == 2, 30)
+    workers = psutil.Process(run.pid).children()
+    if what != "controller":
+        for worker in workers[: 1 if what == "worker" else 2]:
+            worker.kill()
+    if what != "worker":
+        run.hit(signal.SIGKILL)
+    run.ends()
+    soon()
+
+
+def test_06_what_is_kept_is_told_by_the_controller(pytester, fake_lima):
+    pytester.makepyfile("def test_it(lima): assert 0\ndef test_other(lima): pass\n")
+    result = pytester.runpytest_subprocess("-n2", "--lima-keep=on-failure")
+    result.assert_outcomes(passed=1, failed=1)
+    [name] = fake_lima.instances()
+    result.stdout.fnmatch_lines([f"{name} was kept. To get in: *"])
+    fake_lima.wait_until(lambda: not leases(fake_lima))
+
+
+def leases(fake_lima) -> list[str]:
+    [file] = fake_lima.dir.rglob("pytest-lima/instances/*.json")
+    return json.loads(file.read_text())["leases"]
