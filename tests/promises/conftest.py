@@ -25,6 +25,13 @@ _SPEC.loader.exec_module(_MODULE)
 fake_lima = _MODULE.fake_lima
 
 
+# pytester takes modules back out that a run in this process has imported. These can't be
+# imported twice (cryptography's Rust part), or cost more than the run.
+for _name in ("cryptography", "filelock", "h2.connection", "paramiko", "platformdirs", "psutil",
+              "tenacity", "yaml"):  # fmt: skip
+    importlib.import_module(_name)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.import_plugin("pytester")
 
