@@ -28,7 +28,7 @@ from pytest_lima.ownership.ledger import Ledger
 
 _FILE = "ready.json"
 _VERSION = 1
-_ANSWER_TIMEOUT = 30.0
+_ANSWER_TIMEOUT = 60.0
 
 
 def write_state(booted: Booted) -> None:
@@ -46,28 +46,33 @@ def write_state(booted: Booted) -> None:
     half.replace(path)
 
 
-def attach(host: Host, folder: Path, ledger: Ledger) -> Booted:
+def attach(host: Host, folder: Path, ledger: Ledger, *, set_clock: bool) -> Booted:
     """Log in to the ready instance in ``folder`` and see that all of it works.
 
     Args:
         host: The machine.
         folder: The instance's.
         ledger: Has the lock under which a dead forward is started anew.
+        set_clock: Whether it may have slept since it was made ready.
 
     Raises:
         InstanceDiedError: It is dead, or its state can't be read.
-        ConnectionLostError: It doesn't answer, or an engine of it doesn't.
+        ReadyTimeoutError: It doesn't answer, or an engine of it doesn't.
         HostKeyError: Something else answers in its place.
     """
-    Vitals(folder).check()
+    vitals = Vitals(folder)
+    vitals.check()
+    waiting = Waiting(time.monotonic() + _ANSWER_TIMEOUT, vitals.check, lambda: None)
     state = _read_state(folder)
     address = Address(**{**state["address"], "key": Path(state["address"]["key"])})
     info = InstanceInfo(**{**state["info"], "dir": folder})
     keys = hostkeys.from_known_hosts(folder / "pl" / "known_hosts")
-    connection = connect(address, keys)
+    # Several workers log in at once, which a slow guest's sshd doesn't take at the first try.
+    connection = waiting.until("SSH", lambda: connect(address, keys))
     try:
-        readiness.set_clock(connection)
-        forward = _forward(state["sockets"], address, folder, host, ledger)
+        if set_clock:
+            readiness.set_clock(connection)
+        forward = _forward(state["sockets"], folder, address, host, waiting, ledger)
     except BaseException:
         connection.close()
         raise
@@ -91,7 +96,12 @@ def _read_state(folder: Path) -> dict[str, Any]:
 
 
 def _forward(
-    guest_sockets: dict[str, str], address: Address, folder: Path, host: Host, ledger: Ledger
+    guest_sockets: dict[str, str],
+    folder: Path,
+    address: Address,
+    host: Host,
+    waiting: Waiting,
+    ledger: Ledger,
 ) -> SocketForward | None:
     """The standing forward, or a new one where it has died."""
     if not guest_sockets:
@@ -105,7 +115,6 @@ def _forward(
         standing.close()
         forward = SocketForward(address, folder / "pl", guest_sockets, host.limactl.env)
         try:
-            waiting = Waiting(time.monotonic() + _ANSWER_TIMEOUT, lambda: None, lambda: None)
             readiness.await_engines(waiting, forward.sockets)
         except BaseException:
             forward.close()

@@ -6,20 +6,20 @@ look at the records: starting, waiting and deleting go on outside of it.
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from pytest_lima import errors
-from pytest_lima.errors import LimaError, ReadyTimeoutError
-from pytest_lima.lima import identity, paths
+from pytest_lima.errors import LimaError
+from pytest_lima.lima import paths
 from pytest_lima.lima.identity import Identity, this_process
 from pytest_lima.lima.limactl import Limactl
 from pytest_lima.observer import Observer
+from pytest_lima.ownership import failures
 from pytest_lima.ownership.ledger import Ledger
 from pytest_lima.ownership.record import ENDING, FAILED, READY, STARTING, Record
+from pytest_lima.ownership.run import Run
 from pytest_lima.settings import Settings
 
 _LOOK = 0.1
@@ -29,32 +29,6 @@ _REUSE_IDLE = 1800.0
 SHARED = "shared"
 KEEP = "keep"
 DELETE = "delete"
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run of pytest.
-
-    Attributes:
-        id: Of the run; all workers of pytest-xdist have the same.
-        owner: Who answers for its VMs; with pytest-xdist the controller.
-        label: What this process of it is called: the worker's id.
-        many: There are several workers.
-        final: This process is the one that ends last: the controller.
-        free_memory: MiB, before any of its VMs ran.
-    """
-
-    id: str
-    owner: Identity
-    label: str = ""
-    many: bool = False
-    final: bool = False
-    free_memory: int = 0
-
-    @classmethod
-    def alone(cls) -> Run:
-        """This process is all of it."""
-        return cls(secrets.token_hex(8), this_process())
 
 
 class Claims:
@@ -146,17 +120,17 @@ class Claims:
                 return now
             if now is not None and now.state == FAILED:
                 self.drop(record.name)
-                raise failure_of(now)
+                raise failures.failure_of(now)
             if now is None or not now.claimable:
                 self.drop(record.name)
                 return None
             phase = self._ledger.phase(record.name)
             if phase != told:
                 told = phase
-                observer.phase(record.name, f"waiting for {who(now)}: {phase}")
+                observer.phase(record.name, f"waiting for {failures.who(now)}: {phase}")
             if time.monotonic() > deadline:
                 self.drop(record.name)
-                raise _waited_too_long(now, seconds, phase)
+                raise failures.waited_too_long(now, seconds, phase)
             time.sleep(_LOOK)
 
     def ready(self, name: str) -> None:
@@ -181,7 +155,7 @@ class Claims:
             if error is None:
                 self._ledger.write(replace(record, state=ENDING))
                 return DELETE
-            record = replace(record, state=FAILED, failed=True, failure=_to_plain(error))
+            record = replace(record, state=FAILED, failed=True, failure=failures.to_plain(error))
             keep = self._wanted(record)
             self._ledger.write(self._kept(record) if keep else record)
             return KEEP if keep else DELETE
@@ -286,35 +260,3 @@ class Claims:
         if idle is None and self._settings.reuse:
             idle = _REUSE_IDLE
         return replace(record, keep=True, idle=idle, used=time.time())
-
-
-def who(record: Record) -> str:
-    """The starter, for people."""
-    return record.label or f"process {record.starter.pid}"
-
-
-def failure_of(record: Record) -> LimaError:
-    """The error that another process had with this instance."""
-    failure = dict(record.failure or {})
-    kind = getattr(errors, str(failure.pop("kind", "")), LimaError)
-    try:
-        error = kind(**failure)
-    except TypeError:
-        error = LimaError(f"{record.name} could not be started by another worker")
-    return error if isinstance(error, LimaError) else LimaError(str(error))
-
-
-def _to_plain(error: LimaError) -> dict[str, Any]:
-    return {
-        "kind": type(error).__name__, "what": error.what, "ran": error.ran, "seen": error.seen,
-        "remedy": error.remedy, "log": error.log,
-    }  # fmt: skip
-
-
-def _waited_too_long(record: Record, seconds: float, phase: str) -> ReadyTimeoutError:
-    pid = record.starter.pid
-    return ReadyTimeoutError(
-        f"{record.name} is not ready: process {pid} has been starting it for {seconds:.0f} s",
-        seen=f"it is {phase or 'at its beginning'}; {' '.join(identity.command_line(pid))}",
-        remedy=f"end or continue process {pid}, which may be suspended",
-    )

@@ -15,11 +15,13 @@ from pytest_lima.lima.vitals import Vitals
 from pytest_lima.observer import Observer
 from pytest_lima.ownership import removal, starting
 from pytest_lima.ownership.attach import attach, write_state
-from pytest_lima.ownership.claims import KEEP, Claims, Run, failure_of
+from pytest_lima.ownership.claims import KEEP, Claims
 from pytest_lima.ownership.ending import Ending
 from pytest_lima.ownership.facts import describe, differences, most_vms
+from pytest_lima.ownership.failures import failure_of
 from pytest_lima.ownership.ledger import Ledger
 from pytest_lima.ownership.record import FAILED, Record
+from pytest_lima.ownership.run import Run
 from pytest_lima.ownership.starting import Order
 from pytest_lima.settings import Settings
 
@@ -99,7 +101,7 @@ class Maker:
             return False
         if Vitals(instance.dir).cause_of_death() is not None:
             return False
-        instance.replace(*self._attached(order))
+        instance.replace(*self._attached(order, set_clock=False))
         return True
 
     def _join(self, record: Record, order: Order) -> Instance | None:
@@ -111,16 +113,17 @@ class Maker:
             return None
         begun = time.monotonic()
         try:
-            instance = Instance(order.host, *self._attached(order))
+            other_run = record.run != self._run.id
+            instance = Instance(order.host, *self._attached(order, set_clock=other_run))
         except LimaError as error:
             return self._mend(record, order, error)
         self._observer.joined(order.name, time.monotonic() - begun)
         return instance
 
-    def _attached(self, order: Order) -> tuple[Boot, Booted]:
+    def _attached(self, order: Order, *, set_clock: bool) -> tuple[Boot, Booted]:
         folder = order.host.limactl.home / order.name
         boot = starting.boot_of(order, self._observer)
-        return boot, attach(order.host, folder, self._ledger)
+        return boot, attach(order.host, folder, self._ledger, set_clock=set_clock)
 
     def _mend(self, record: Record, order: Order, error: LimaError) -> Instance | None:
         """One of an earlier run that is stopped or broken is started again, or replaced."""

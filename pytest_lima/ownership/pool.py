@@ -12,11 +12,12 @@ from pytest_lima.lima import host, paths, template
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.identity import this_process
 from pytest_lima.observer import Observer
-from pytest_lima.ownership.claims import Claims, Run
+from pytest_lima.ownership.claims import Claims
 from pytest_lima.ownership.ending import Ending, Kept
 from pytest_lima.ownership.guard import Guard
 from pytest_lima.ownership.ledger import Ledger
 from pytest_lima.ownership.making import Maker
+from pytest_lima.ownership.run import Run
 from pytest_lima.ownership.starting import Order
 from pytest_lima.ownership.sweep import Sweeper
 from pytest_lima.settings import DEFAULT_TEMPLATE, Settings

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from pytest_lima.ownership.claims import Run
+    from pytest_lima.ownership.run import Run
 
 _INPUT = "lima_run"
 _OUTPUT = "lima_in_use"
@@ -49,7 +49,7 @@ class Workers:
     def run(self) -> Run:
         """The run, for the pool."""
         from pytest_lima.lima.identity import Identity, this_host, this_process
-        from pytest_lima.ownership.claims import Run
+        from pytest_lima.ownership.run import Run
 
         if self._run is None:
             if self._input is not None and _INPUT in self._input:

@@ -153,7 +153,7 @@ def test_18_one_that_stays_is_told_and_does_not_keep_the_others(pytester, fake_l
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     [name] = {call.argv[-1] for call in fake_lima.calls("delete") if call.argv[-1].endswith("-db")}
     result.stdout.fnmatch_lines([
-        f"{name} could not be deleted", "  ran: *", "  seen: *denied*", "  do: LIMA_HOME=* limactl *",
+        f"{name} could not be deleted", "  ran: *", "  seen: *denied*", "  do: LIMA_HOME=*",
     ])  # fmt: skip
     soon()  # the reaper tries once more, and nothing is in its way
 

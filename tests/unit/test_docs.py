@@ -52,10 +52,12 @@ def test_an_option_s_row_says_its_default_and_choices(option: Option) -> None:
     default, meaning = OPTION_ROWS[option.flag]
     if option.name == "template":
         assert default == f"`{DEFAULT_TEMPLATE}`"
+    elif option.switch:
+        assert default == "`off`"
     elif option.default in (None, ()):
         # Decided later, by the template or the host: said in words.
         assert default
-        assert option.default is None or default == "none"
+        assert option.default is None or default.startswith("none")
     elif isinstance(option.default, float):
         assert default == f"`{option.default:g}`"
     else:

@@ -15,7 +15,9 @@ GOOD = {
     "memory": ("512MiB", 0.5), "disk": ("10", 10.0), "mount": ("/srv:w", ("/srv:w",)),
     "arch": ("aarch64", "aarch64"), "accel": ("tcg", "tcg"), "engine": ("both", "both"),
     "timeout": ("90", 90.0), "timeout_factor": ("2.5", 2.5), "keep": ("on-failure", "on-failure"),
-    "teardown": ("stop", "stop"), "missing": ("skip", "skip"), "home": ("/h", "/h"),
+    "teardown": ("stop", "stop"), "share": ("worker", "worker"), "max_vms": ("3", 3),
+    "reuse": ("on", True), "idle": ("60", 60.0), "recreate": ("2", 2),
+    "missing": ("skip", "skip"), "home": ("/h", "/h"),
     "limactl": ("/opt/limactl", "/opt/limactl"),
 }  # fmt: skip
 
