@@ -109,6 +109,14 @@ def pytest_configure_node(node: Any) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any) -> None:
+    """A worker of pytest-xdist has collected: show what it will start."""
+    session = node.config.stash[session_key]
+    if session.workers.collected():
+        session.signals.install()
+
+
+@pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:
     """A worker of pytest-xdist has ended, or crashed."""
     node.config.stash[session_key].workers.ended(node, error)

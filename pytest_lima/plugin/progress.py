@@ -50,6 +50,11 @@ class Progress(Observer):
         if not self._quiet:
             self._write(f"lima {instance}: ready after {seconds:.1f} s")
 
+    def seconds(self, instance: str) -> float:
+        """How long a boot has been going on."""
+        begun, _ = self._boots.get(instance, (time.monotonic(), ""))
+        return time.monotonic() - begun
+
     def joined(self, instance: str, seconds: float) -> None:
         """One line for a VM that was there already."""
         self._boots.pop(instance, None)

@@ -6,18 +6,24 @@ VMs, as the ledger there knows nothing of the controller. Nothing here imports p
 
 from __future__ import annotations
 
+import os
 import secrets
+import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
+    from pytest_lima.ownership.ledger import Ledger
+    from pytest_lima.ownership.record import Record
     from pytest_lima.ownership.run import Run
 
 _INPUT = "lima_run"
 _OUTPUT = "lima_in_use"
 _LEAVE_TIMEOUT = 5.0
+_LOOK = 0.5
 
 
 class Workers:
@@ -31,6 +37,7 @@ class Workers:
         self._to_finish = False
         self._alive = 0
         self._run: Run | None = None
+        self._shown: Boots | None = None
 
     @property
     def controls(self) -> bool:
@@ -75,6 +82,16 @@ class Workers:
         self._to_finish = True
         self._config.workeroutput[_OUTPUT] = True  # type: ignore[attr-defined]
 
+    def collected(self) -> bool:
+        """In the controller, when a worker has collected: whether any wants VMs."""
+        if self._shown is None and _ever_used():
+            from pytest_lima.ownership.ledger import Ledger
+
+            ledger = Ledger()
+            if ledger.members(self._id):
+                self._shown = Boots(self._config, ledger, self._id)
+        return self._shown is not None
+
     def ended(self, node: Any, error: object) -> None:
         """A worker has ended; one that crashed can't say whether it had VMs."""
         self._alive -= 1
@@ -88,6 +105,8 @@ class Workers:
         if not (self._to_finish or self._alive):
             return False
         self._to_finish, self._alive = False, 0
+        if self._shown is not None:
+            self._shown.end()
         if self.controls:
             self._await_workers()
         return True
@@ -100,3 +119,46 @@ class Workers:
         deadline = time.monotonic() + _LEAVE_TIMEOUT
         while ledger.members(self._id) and time.monotonic() < deadline:
             time.sleep(0.05)
+
+
+class Boots:
+    """Shows in the controller what its workers start: theirs is no terminal."""
+
+    def __init__(self, config: pytest.Config, ledger: Ledger, run: str) -> None:
+        from pytest_lima.plugin.progress import Progress
+
+        self._progress = Progress(config)
+        self._ledger = ledger
+        self._run = run
+        self._ended = threading.Event()
+        self._told: dict[str, str] = {}
+        threading.Thread(target=self._watch, name="pytest-lima-boots", daemon=True).start()
+
+    def end(self) -> None:
+        """Show nothing more."""
+        self._ended.set()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(_LOOK):
+            for record in self._ledger.records():
+                if record.run == self._run:
+                    self._tell(record)
+
+    def _tell(self, record: Record) -> None:
+        phase = self._ledger.phase(record.name) if record.state == "starting" else record.state
+        before, self._told[record.name] = self._told.get(record.name), phase
+        if not phase or phase == before:
+            return
+        if record.state == "starting":
+            self._progress.phase(record.name, f"{phase} (by {record.label})")
+        elif record.state == "failed":
+            self._progress.failed(record.name)
+        elif record.state == "ready" and before is not None:
+            self._progress.ready(record.name, self._progress.seconds(record.name))
+
+
+def _ever_used() -> bool:
+    """Whether there is a state directory of ours at all, before anything is imported for it."""
+    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    folders = (state, "~/Library/Application Support")
+    return any(Path(folder, "pytest-lima").expanduser().exists() for folder in folders)

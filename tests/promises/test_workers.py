@@ -184,6 +184,35 @@ def test_06_kills_leave_nothing(pytester, fake_lima, start, soon, what):
     soon()
 
 
+@pytest.mark.parametrize("phase", ["booting", "testing"])
+def test_06_a_cancelled_run_tears_down(pytester, fake_lima, start, soon, phase):
+    if phase == "booting":
+        fake_lima.scenario("slow", boot_seconds=60)
+    pytester.makepyfile("""
+        import time
+        from pathlib import Path
+
+        def test_it(lima):
+            Path(__file__).with_name("testing").touch()
+            time.sleep(60)
+    """)
+    run = start("-n2")
+    if phase == "booting":
+        run.await_line("booting (by gw")
+    else:
+        fake_lima.wait_until((pytester.path / "testing").exists, 30)
+    run.hit(signal.SIGTERM)
+    assert run.ends(30) == 143
+    soon()
+
+
+def test_05_the_controller_shows_who_starts_it(pytester, fake_lima):
+    fake_lima.scenario("slow", boot_seconds=2)
+    pytester.makepyfile(TESTS)
+    result = pytester.runpytest_subprocess("-n2")
+    result.stdout.fnmatch_lines(["lima pl-*: * booting (by gw[01])", "*lima pl-*: ready after *"])
+
+
 def test_06_what_is_kept_is_told_by_the_controller(pytester, fake_lima):
     pytester.makepyfile("def test_it(lima): assert 0\ndef test_other(lima): pass\n")
     result = pytester.runpytest_subprocess("-n2", "--lima-keep=on-failure")
