@@ -33,6 +33,12 @@ class Identity:
     started: float
     host: str
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether it is in another container of this host, where pids tell us nothing."""
+        here = this_host()
+        return self.host != here and self.host.split()[:1] == here.split()[:1]
+
     def alive(self) -> bool:
         """Whether that very process still runs; a zombie doesn't."""
         return self.host == this_host() and _start_time(self.pid) == self.started

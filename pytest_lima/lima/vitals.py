@@ -7,6 +7,7 @@ learns of it within two seconds and not by its own timeout.
 from __future__ import annotations
 
 import re
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from pytest_lima.lima import identity, logs
 from pytest_lima.lima.identity import Identity
 
 _INTERVAL = 0.5
+_ANSWER_TIMEOUT = 2.0
 _SCAN_LIMIT = 256 * 1024
 _PANIC = re.compile(rb"Kernel panic - not syncing[^\r\n]*")
 
@@ -107,6 +109,17 @@ class Watch:
                 self.died.set()
                 self._on_death()
                 return
+
+
+def agent_answers(folder: Path) -> bool:
+    """Whether an instance's host agent lives, also where its pid counts in another container."""
+    try:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(_ANSWER_TIMEOUT)
+            sock.connect(str(folder / "ha.sock"))
+    except OSError:
+        return False
+    return True
 
 
 def _process(folder: Path, files: tuple[str, ...]) -> Identity | None:

@@ -227,6 +227,8 @@ class Claims:
         return failed[0] if failed else None
 
     def _may_join(self, record: Record) -> bool:
+        if record.owner.elsewhere and record.run != self._run.id:
+            return False
         return record.run == self._run.id or (self._settings.reuse and record.reuse)
 
     def _new(
@@ -235,7 +237,8 @@ class Claims:
         mine = this_process()
         return Record(
             name, str(limactl.home), limactl.path, key, self._run.id, self._run.owner, mine,
-            label=self._run.label, leases=(mine,), shared=shared, facts=dict(facts),
+            label=self._run.label, leases=(mine,), used=time.time(), shared=shared,
+            facts=dict(facts),
             reuse=shared and (self._settings.reuse or self._settings.keep == "always"),
         )  # fmt: skip
 

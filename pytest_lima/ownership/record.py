@@ -39,7 +39,7 @@ class Record:
         failed: A test that used it failed, or its boot.
         recreated: How often its VM died and was made anew.
         idle: Seconds without a lease after which a kept one ends; None: never.
-        used: When it was last released, seconds since the epoch.
+        used: When it was recorded, or last released; seconds since the epoch.
         facts: What it is, for people.
         failure: The error of its boot, field by field.
     """

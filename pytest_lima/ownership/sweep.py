@@ -10,9 +10,12 @@ from pathlib import Path
 from pytest_lima.errors import LimaError
 from pytest_lima.lima import host
 from pytest_lima.lima.identity import this_process
+from pytest_lima.lima.vitals import agent_answers
 from pytest_lima.ownership import removal
 from pytest_lima.ownership.ledger import Ledger
-from pytest_lima.ownership.record import ENDING, Record
+from pytest_lima.ownership.record import ENDING, STARTING, Record
+
+_LONGEST_START = 7200.0
 
 Warn = Callable[[str], None]
 
@@ -46,9 +49,13 @@ class Sweeper:
         )
 
     def named(self, names: Iterable[str]) -> list[str]:
-        """Delete these, whoever they belong to."""
+        """Delete these, whoever they belong to; not what lives in another container."""
         wanted = set(names)
-        return self._end_all(lambda record: record.name in wanted)
+        return self._end_all(
+            lambda record: (
+                record.name in wanted and not (record.owner.elsewhere and _may_live(record))
+            )
+        )
 
     def end(self, record: Record) -> None:
         """Delete one that was taken for ending by this process.
@@ -77,6 +84,8 @@ class Sweeper:
         return ended
 
     def _is_orphan(self, record: Record) -> bool:
+        if record.owner.elsewhere and _may_live(record):
+            return False
         if record.state == ENDING:
             return not record.starter.alive()
         if record.keep:
@@ -85,9 +94,16 @@ class Sweeper:
         return not (record.holders or record.owner.alive() or self._ledger.members(record.run))
 
 
+def _may_live(record: Record) -> bool:
+    """Whether an instance of another container is in use there, as far as can be seen."""
+    starting = record.state == STARTING and time.time() < record.used + _LONGEST_START
+    return starting or agent_answers(Path(record.home) / record.name)
+
+
 def _is_idle(record: Record) -> bool:
     return (
         record.keep
+        and not record.owner.elsewhere
         and record.idle is not None
         and not record.holders
         and record.state != ENDING

@@ -113,6 +113,7 @@ def test_17_broken_instances_are_removed_all_the_same(fake_lima, broken):
             (folder / "ha.pid").write_text("4194304\n")
             (folder / "qemu.pid").write_text("nonsense")
         elif broken == "plain-file-socket":
+            (folder / "ha.sock").unlink()
             (folder / "ha.sock").write_text("")
         elif broken == "no-yaml":
             (folder / "lima.yaml").unlink()

@@ -6,6 +6,9 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
+import time
 
 import psutil
 import pytest
@@ -225,3 +228,85 @@ def test_06_what_is_kept_is_told_by_the_controller(pytester, fake_lima):
 def leases(fake_lima) -> list[str]:
     [file] = fake_lima.dir.rglob("pytest-lima/instances/*.json")
     return json.loads(file.read_text())["leases"]
+
+
+SSH = """#!/bin/sh
+# The last argument is the command, which runs in another pid namespace with a state of its own.
+for command; do :; done
+export XDG_STATE_HOME={state} PYTEST_LIMA_HOME={home}
+exec nsenter --pid --mount --target {pid} sh -c "cd {folder} && $command"
+"""
+
+
+@pytest.fixture
+def elsewhere():
+    """A pid namespace of its own, as a container has one: its pids mean nothing here."""
+    argv = ["unshare", "--pid", "--fork", "--mount-proc", "sleep", "300"]
+    try:
+        holder = subprocess.Popen(argv)
+    except FileNotFoundError:
+        pytest.skip("unshare is missing")
+    inner: list[int] = []
+    deadline = time.monotonic() + 5
+    while not inner and holder.poll() is None and time.monotonic() < deadline:
+        inner = [one.pid for one in psutil.Process(holder.pid).children()]
+        time.sleep(0.02)
+    if not inner:
+        holder.kill()
+        holder.wait()
+        pytest.skip("making a pid namespace needs root")
+    yield inner[0]
+    psutil.Process(inner[0]).kill()
+    holder.wait()
+
+
+@pytest.fixture
+def other_host(pytester, fake_lima, elsewhere, monkeypatch):
+    """An ``ssh`` that leads into that namespace, with a ledger of its own there."""
+    ssh = fake_lima.dir / "bin" / "ssh"
+    ssh.write_text(SSH.format(state=fake_lima.dir / "other", home=fake_lima.dir / "o",
+                              pid=elsewhere, folder=pytester.path))  # fmt: skip
+    ssh.chmod(0o755)
+
+
+@pytest.mark.usefixtures("other_host")
+def test_05_workers_on_another_host_share_one_there(pytester, fake_lima):
+    """Two there by ssh, two here: two ledgers, two VMs."""
+    pytester.makepyfile(TESTS)
+    spec = f"ssh=elsewhere//python={sys.executable}//chdir={pytester.path}"
+    result = pytester.runpytest_subprocess("-rP", "--dist=load", "--tx", f"2*{spec}",
+                                           "--tx", "2*popen")  # fmt: skip
+    result.assert_outcomes(passed=12)
+    assert len(fake_lima.calls("create")) == 2
+    assert len(names(result)) == 2
+    fake_lima.assert_clean()
+    assert not list((fake_lima.dir / "o").glob("pl-*"))
+    assert not list((fake_lima.dir / "other").rglob("*.json"))
+
+
+def test_16_what_lives_in_another_container_is_left_alone(pytester, fake_lima, elsewhere):
+    """It has the same home directory, and so the same ledger."""
+    pytester.makepyfile(
+        test_there="""
+        import time
+        from pathlib import Path
+
+        def test_it(lima):
+            Path(__file__).with_name("there").touch()
+            while Path(__file__).with_name("there").exists():
+                time.sleep(0.05)
+            assert lima.run("true").ok
+    """
+    )
+    pytester.makepyfile(test_here="def test_it(lima): pass")
+    argv = ["nsenter", "--pid", "--mount", "--target", str(elsewhere), sys.executable, "-m",
+            "pytest", "-p", "no:cacheprovider", str(pytester.path / "test_there.py")]  # fmt: skip
+    there = subprocess.Popen(argv, cwd=pytester.path)
+    fake_lima.wait_until((pytester.path / "there").exists, 30)
+    [name] = fake_lima.instances()
+    pytester.runpytest_subprocess("test_here.py", "--lima-reuse", "--lima-keep=never"
+                                  ).assert_outcomes(passed=1)  # fmt: skip
+    assert fake_lima.instances() == [name]
+    (pytester.path / "there").unlink()
+    assert there.wait(30) == 0
+    fake_lima.assert_clean()
