@@ -211,10 +211,16 @@ def _drain(channel: paramiko.Channel, streams: _Streams, deadline: float) -> int
         if channel.eof_received or channel.closed:
             if channel.recv_ready() or channel.recv_stderr_ready():
                 continue
-            return _status(channel, deadline)
+            return exit_status(channel, deadline)
 
 
-def _status(channel: paramiko.Channel, deadline: float) -> int:
+def exit_status(channel: paramiko.Channel, deadline: float) -> int:
+    """Wait for the status of a command whose outputs have ended.
+
+    Raises:
+        ConnectionLostError: The connection ended before it.
+        TimeoutError: It didn't come by ``deadline``.
+    """
     if not channel.status_event.wait(max(0.0, deadline - time.monotonic())):
         raise TimeoutError
     if channel.exit_status < 0:

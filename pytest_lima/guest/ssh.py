@@ -115,10 +115,14 @@ class Connection:
         with self._sftp_lock, _lost():
             if self._sftp is None:
                 channel = self._open(time.monotonic() + _CONNECT_TIMEOUT)
+                channel.settimeout(_CONNECT_TIMEOUT)  # for each answer
                 channel.invoke_subsystem("sftp")
                 self._sftp = paramiko.SFTPClient(channel)
             try:
                 yield self._sftp
+            except TimeoutError:
+                self._sftp.close()  # late answers are nobody's
+                raise
             finally:
                 used = self._sftp.get_channel()
                 if used is None or used.closed:

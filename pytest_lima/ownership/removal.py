@@ -84,7 +84,7 @@ def belongs(argv: Sequence[str], folder: Path) -> bool:
     return (
         ("hostagent" in words and f"{text}/ha.pid" in words)
         or ("-pidfile" in words and f"{text}/qemu.pid" in words)
-        or ("-N" in words and f"-oUserKnownHostsFile={text}/pl/known_hosts" in words)
+        or ("-N" in words and f'-oUserKnownHostsFile="{text}/pl/known_hosts"' in words)
         or argv[0].startswith(f"ssh: {text}/ssh.sock")
         or ("create" in words and f"--name={name}" in words)
         or ("start" in words and argv[-1] == name)

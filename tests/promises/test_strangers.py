@@ -85,7 +85,7 @@ def test_16_command_lines_are_taken_word_for_word(tmp_path):
     mine = [
         ["limactl", "hostagent", "--pidfile", f"{folder}/ha.pid", "pl-1234"],
         ["qemu-system-x86_64", "-m", "1", "-pidfile", f"{folder}/qemu.pid"],
-        ["ssh", "-N", f"-oUserKnownHostsFile={folder}/pl/known_hosts"],
+        ["ssh", "-N", f'-oUserKnownHostsFile="{folder}/pl/known_hosts"'],
         [f"ssh: {folder}/ssh.sock [mux]"],
         ["limactl", "create", "--name=pl-1234", "x.yaml"],
         ["limactl", "start", "--timeout=9s", "pl-1234"],
