@@ -20,6 +20,7 @@ from typing import IO
 
 _OUTPUT_LIMIT = 4 * 1024 * 1024
 _TERM_GRACE = 3.0
+GOODBYE = b"bye"
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,9 @@ class Companion:
         return True
 
     def release(self) -> None:
-        """End its input, and hear no more of it."""
+        """Tell it that we need it no more, and hear no more of it."""
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._lifeline, GOODBYE)
         os.close(self._lifeline)
         if self._popen.stdout is not None:
             self._popen.stdout.close()

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pytest_lima.boot import Boot, Booted
-from pytest_lima.errors import LimaError, StartError
+from pytest_lima.errors import CleanupError, LimaError, StartError
 from pytest_lima.instance import Instance
 from pytest_lima.lima.identity import this_process
 from pytest_lima.lima.vitals import Vitals
@@ -158,6 +158,8 @@ class Maker:
         except BaseException as error:
             try:
                 self._give_up(order.name, error if isinstance(error, LimaError) else None)
+            except CleanupError:
+                pass  # what kept it from booting says more; close() tries again, and tells
             finally:
                 self._observer.failed(order.name)
             raise

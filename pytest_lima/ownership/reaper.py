@@ -15,6 +15,7 @@ import sys
 import time
 
 from pytest_lima.lima.identity import Identity
+from pytest_lima.lima.process import GOODBYE
 from pytest_lima.ownership.ledger import Ledger, state_folder
 from pytest_lima.ownership.sweep import Sweeper, seconds_until_idle
 
@@ -38,25 +39,34 @@ def main(argv: list[str]) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
-    _await_end(parent)
+    dismissed = _await_end(parent)
     sweeper = Sweeper(ledger, os.environ, _log.warning)
-    _sweep(ledger, sweeper)
+    if not dismissed:
+        _sweep(ledger, sweeper)
     while (seconds := seconds_until_idle(ledger.records())) is not None:
         time.sleep(min(seconds + 0.1, _IDLE_LOOK))
         _sweep(ledger, sweeper)
 
 
-def _await_end(parent: Identity) -> None:
-    """Until the pipe ends, or its other end lives on in a fork of pytest but pytest doesn't."""
+def _await_end(parent: Identity) -> bool:
+    """Until the pipe ends, or its other end lives on in a fork of pytest but pytest doesn't.
+
+    Returns:
+        Whether we were told to go, nothing being left to watch over.
+    """
     while True:
         readable, _, _ = select.select([0], [], [], _LOOK)
-        if readable and not os.read(0, 4096):
+        said = os.read(0, 4096) if readable else b""
+        if said == GOODBYE:
+            return True
+        if readable:
             break
         if not parent.alive():
-            return
+            return False
     deadline = time.monotonic() + _LOOK
     while parent.alive() and time.monotonic() < deadline:
         time.sleep(0.01)  # the pipe ends a moment before the process does
+    return False
 
 
 def _sweep(ledger: Ledger, sweeper: Sweeper) -> None:

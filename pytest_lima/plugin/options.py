@@ -19,7 +19,8 @@ def declare(parser: pytest.Parser) -> None:
         if option.switch:
             group.addoption(option.flag, dest=option.ini, action="store_const", const="on",
                             default=None, help=option.help)  # fmt: skip
-            parser.addini(option.ini, f"{option.help} ({option.flag})", default=None)
+            parser.addini(option.ini, f"{option.help} ({option.flag})", type="string",
+                          default=None)  # fmt: skip
             continue
         kind: Literal["linelist", "string"] = "linelist" if option.repeatable else "string"
         group.addoption(

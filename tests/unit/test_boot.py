@@ -15,8 +15,6 @@ from pytest_lima.boot import Boot, Booted
 from pytest_lima.errors import (
     CommandError,
     HostKeyError,
-    InstanceDiedError,
-    LimaError,
     ProvisionError,
     ReadyTimeoutError,
     StartError,
@@ -239,21 +237,6 @@ def info(folder: Path, pid: int, **config: object) -> limactl.InstanceInfo:
     return limactl.InstanceInfo(
         "pl-1", "Running", folder, "qemu", "x86_64", 2, 2048, 60022, 0, pid, config
     )
-
-
-def test_the_death_of_a_vm_has_its_last_words(tmp_path, tool, gone) -> None:
-    boots.check_alive(info(tmp_path, os.getpid()), None)
-    (tmp_path / "serial.log").write_text("booting\nKernel panic - not syncing\n")
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0)
-    os.waitpid(pid, 0)
-    cause = LimaError("lost")
-    with pytest.raises(InstanceDiedError, match="the VM pl-1 has died") as caught:
-        boots.check_alive(info(tmp_path, pid), cause)
-    assert "Kernel panic" in (caught.value.seen or "")
-    assert caught.value.log == str(tmp_path / "serial.log")
-    assert caught.value.__cause__ is cause
 
 
 def test_paths_of_a_templates_engine_are_filled_in(tmp_path) -> None:
