@@ -94,9 +94,9 @@ def test_what_a_killed_reaper_leaves_goes_with_the_next_run(
         for reaper in reapers_of(process.pid):
             reaper.kill()
         process.kill()
-        process.communicate()
-        left += len(run.instances())
-    assert left >= 3
+        print(process.communicate()[0])
+        assert len(run.instances()) > left
+        left = len(run.instances())
     process = run.start(tmp_path)
     deadline = time.monotonic() + 30
     while len(list(run.home.glob("*/qemu.pid"))) != 1 and time.monotonic() < deadline:
