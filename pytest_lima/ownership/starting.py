@@ -5,12 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pytest_lima.boot import Boot, Booted
+from pytest_lima.errors import StartError
 from pytest_lima.lima import logs, paths
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.template import FilledTemplate
 from pytest_lima.observer import Observer
+from pytest_lima.ownership import removal
 from pytest_lima.ownership.ledger import Ledger
 from pytest_lima.spec import MachineSpec
+
+# Lima looks for a free port and lets go of it before QEMU takes it: two starts at once, and
+# one of them is too late.
+_PORT_TAKEN = "Could not set up host forwarding rule"
+_PORT_TRIES = 2
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,16 @@ def start(order: Order, observer: Observer, ledger: Ledger) -> tuple[Boot, Boote
     with ledger.first_create(home):
         boot.create(yaml, _edits(order.spec))
     yaml.unlink()
+    for _ in range(_PORT_TRIES):
+        try:
+            return boot, boot.start()
+        except StartError as error:
+            if _PORT_TAKEN not in (error.seen or ""):
+                raise
+            observer.warn(f"{order.name}: its SSH port was taken meanwhile; another is tried")
+        removal.halt(home / order.name, observer.warn)
+        logs.clear(home / order.name)
+        boot = boot_of(order, Noted(observer, ledger))
     return boot, boot.start()
 
 

@@ -82,6 +82,15 @@ def test_28_qemu_s_own_words_when_it_does_not_start(fake_lima):
     fake_lima.assert_clean()
 
 
+def test_28_a_port_that_was_taken_meanwhile_is_tried_anew(fake_lima):
+    taken = "qemu: -netdev user: Could not set up host forwarding rule 'tcp:127.0.0.1:1-:22'"
+    fake_lima.scenario("start-fails", qemu_stderr=[taken])
+    assert "host forwarding rule" in refused(StartError)
+    assert len(fake_lima.calls("create")) == 1
+    assert len(fake_lima.calls("start")) == 3
+    fake_lima.assert_clean()
+
+
 def test_29_a_home_that_is_too_long_is_measured(fake_lima, monkeypatch):
     monkeypatch.setenv("PYTEST_LIMA_HOME", str(fake_lima.dir / ("long" * 20)))
     text = refused(HostError)
