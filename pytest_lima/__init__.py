@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     )
     from pytest_lima.guest.commands import CommandResult
     from pytest_lima.instance import Instance
-    from pytest_lima.ownership.pool import LimaFactory, lima_instance
+    from pytest_lima.ownership.library import lima_instance
+    from pytest_lima.ownership.pool import LimaFactory
     from pytest_lima.settings import Settings
 
 __version__ = "0.1.0"
@@ -44,7 +45,7 @@ _HOMES = {
     "CommandResult": "pytest_lima.guest.commands",
     "Instance": "pytest_lima.instance",
     "LimaFactory": "pytest_lima.ownership.pool",
-    "lima_instance": "pytest_lima.ownership.pool",
+    "lima_instance": "pytest_lima.ownership.library",
     "Settings": "pytest_lima.settings",
 }
 

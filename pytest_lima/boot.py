@@ -36,6 +36,7 @@ from pytest_lima.observer import Observer
 # doesn't print any.
 _KEYS_GRACE = 15.0
 _SECOND_ADDRESS = "192.168.5.16"  # Lima: pkg/networks/const.go has the first
+_KEYS = "SSH host keys on the console"
 _LOCAL_INTERVAL = 0.02  # for what costs a look at a file of this host
 
 
@@ -49,7 +50,8 @@ class Booted:
         keys: The pinned host keys.
         connection: Logged in.
         forward: The engine sockets; None where no engine was asked for.
-        starting: ``limactl start``, which may still be waiting for its own idea of ready.
+        starting: ``limactl start``, which may still be waiting for its own idea of ready; None
+            where another process has started it.
         seconds: From ``limactl create`` to ready.
     """
 
@@ -58,7 +60,7 @@ class Booted:
     keys: HostKeys
     connection: Connection
     forward: SocketForward | None
-    starting: process.Child
+    starting: process.Child | None
     seconds: float
 
     def close(self) -> None:
@@ -66,7 +68,8 @@ class Booted:
         self.connection.close()
         if self.forward:
             self.forward.close()
-        self.starting.stop()
+        if self.starting:
+            self.starting.stop()
 
 
 class Boot:
@@ -86,7 +89,7 @@ class Boot:
         self._begun = time.monotonic()
         self._deadline = self._begun + timeout
         self._dir = host.limactl.home / name
-        self._events = EventLog(self._dir / "ha.stdout.log")
+        self._events = EventLog(self._dir / logs.EVENTS)
         self._child: process.Child | None = None
 
     def create(self, template: Path, edits: tuple[str, ...]) -> None:
@@ -157,9 +160,7 @@ class Boot:
         waiting = self._waiting()
         keys = booted.keys
         if not keys.lasting:
-            keys = waiting.until(
-                "SSH host keys on the console", lambda: hostkeys.from_console(self._dir, printed)
-            )
+            keys = waiting.until(_KEYS, lambda: hostkeys.from_console(self._dir, printed))
             keys.write_known_hosts(paths.our_folder(self._dir) / "known_hosts", self._name)
 
         def reconnect() -> Connection | None:
@@ -218,7 +219,7 @@ class Boot:
             raise
 
     def _connect(self, waiting: Waiting, address: Address) -> tuple[Connection, HostKeys]:
-        keys = waiting.until("SSH host keys on the console", self._keys_or_give_up())
+        keys = waiting.until(_KEYS, self._keys_or_give_up())
         if keys.keys:
             return waiting.until("SSH", lambda: connect(address, keys)), keys
         connection = waiting.until("SSH", lambda: connect(address, None))

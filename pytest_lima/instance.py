@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,11 +10,14 @@ from typing import Any
 
 from pytest_lima.boot import Boot, Booted
 from pytest_lima.errors import ConnectionLostError, LimaError
-from pytest_lima.guest import commands, files, sockets
+from pytest_lima.guest import commands, files, readiness, sockets
 from pytest_lima.guest.commands import CommandResult, OnOutput
 from pytest_lima.guest.ssh import Connection, Link, connect
-from pytest_lima.lima import engines, evidence, logs, process
+from pytest_lima.lima import engines, logs, process
 from pytest_lima.lima.host import Host
+from pytest_lima.lima.vitals import Vitals, Watch
+
+_DEATH_GRACE = 1.5
 
 Again = Callable[[], tuple[Boot, Booted]]
 
@@ -39,19 +41,15 @@ class Instance:
     """
 
     def __init__(self, host: Host, boot: Boot, booted: Booted, again: Again | None = None) -> None:
-        """Hold a running VM.
-
-        Args:
-            host: What runs it.
-            boot: Its boot, for a reboot.
-            booted: What that has led to.
-            again: Deletes it and starts it anew under its name, for a reset.
-        """
+        """Hold a running VM; ``again`` deletes it and starts it anew, for a reset."""
         self._host = host
         self._again = again
+        self._link = Link(lambda: connect(self._booted.address, self._booted.keys))
+        self._take(boot, booted)
+
+    def _take(self, boot: Boot, booted: Booted) -> None:
         self._boot = boot
         self._booted = booted
-        self._link = Link(lambda: connect(self._booted.address, self._booted.keys))
         self._link.put(booted.connection)
         self.name = booted.info.name
         self.vmtype = booted.info.vmtype
@@ -62,6 +60,8 @@ class Instance:
         self.user = booted.info.user
         self.ssh_port = booted.address.port
         self.boot_seconds = booted.seconds
+        self._vitals = Vitals(self.dir)
+        self._watch = Watch(self._vitals, self._link.close)
 
     def __repr__(self) -> str:
         return f"<Instance {self.name} {self.vmtype} {self.arch}>"
@@ -75,14 +75,8 @@ class Instance:
     @property
     def ssh_config(self) -> Path:
         """A file for ``ssh -F FILE lima-NAME``, with the pinned host key."""
-        folder = self.dir / "pl"
-        path = folder / "ssh_config"
-        argv = sockets.ssh_command(self._booted.address, folder)
-        options = [item[2:].replace("=", " ", 1) for item in argv if item.startswith("-o")]
-        path.write_text("\n  ".join([
-            f"Host lima-{self.name}", "HostName 127.0.0.1", f"Port {self.ssh_port}",
-            f"User {self.user}", f'IdentityFile "{self._booted.address.key}"', *options,
-        ]) + "\n")  # fmt: skip
+        path = self.dir / "pl" / "ssh_config"
+        path.write_text(sockets.ssh_config(self._booted.address, path.parent))
         return path
 
     @property
@@ -206,7 +200,8 @@ class Instance:
         """
         with self._connection() as connection:
             self._booted = self._boot.reboot(replace(self._booted, connection=connection), timeout)
-        self._adopt()
+        self._watch.end()
+        self._take(self._boot, self._booted)
 
     def reset(self) -> None:
         """Put it back into the state in which it first was ready: disk, memory, processes.
@@ -215,16 +210,14 @@ class Instance:
         where that is possible, else cold. Its SSH port changes, its sockets' paths don't.
 
         Raises:
-            LimaError: It could not be started again, or another process has started it.
+            LimaError: It could not be started again, or other processes use it.
         """
         if self._again is None:
             raise LimaError(
-                f"{self.name} can't be reset from here",
-                remedy="reset it in the process that has started it, or ask for a fresh one",
+                f"{self.name} can't be reset from here: another process has started it",
+                remedy="ask for a VM of the test's own, with lima_fresh or fresh=True",
             )
-        self.disconnect()
-        self._boot, self._booted = self._again()
-        self._adopt()
+        self.replace(*self._again())
 
     def console_log(self) -> str:
         """What the guest has printed on its console since it was started, the last 256 KiB."""
@@ -236,19 +229,8 @@ class Instance:
         Raises:
             LimaError: The guest has no cloud-init, or it can't be read.
         """
-        result = self.run("cloud-init status --format=json", check=False)
-        try:
-            status = json.loads(result.stdout)
-        except ValueError:
-            status = None
-        if isinstance(status, dict):
-            return status
-        raise LimaError(
-            "cloud-init's status can't be read",
-            ran=result.command,
-            seen=result.stderr or result.stdout,
-            remedy="take an image with cloud-init",
-        )
+        with self._connection() as connection:
+            return readiness.cloud_init_status(connection)
 
     def limactl(self, *args: str, timeout: float = 60.0) -> process.Completed:
         """Run limactl with our LIMA_HOME, for what has no method: ``vm.limactl("list")``.
@@ -259,15 +241,36 @@ class Instance:
         return self._host.limactl.run(*args, timeout=timeout)
 
     def disconnect(self) -> None:
-        """Drop our connection and forwards; the VM runs on."""
-        self._link.close()
-        self._booted.close()
+        """Drop our connection and end the forwards; the VM runs on."""
+        self._drop()
+        if self._booted.forward:
+            self._booted.forward.close()
 
-    def _adopt(self) -> None:
-        """Take what a boot has led to."""
-        self._link.put(self._booted.connection)
-        self.ssh_port = self._booted.address.port
-        self.boot_seconds = self._booted.seconds
+    def detach(self) -> None:
+        """Drop our connection; the VM and its forwards go on for others."""
+        self._drop()
+        if self._booted.forward:
+            self._booted.forward.leave()
+
+    def replace(self, boot: Boot, booted: Booted) -> None:
+        """Stand for another boot from now on, after the VM had died."""
+        self._drop()
+        self._take(boot, booted)
+
+    @property
+    def booted(self) -> Booted:
+        """What the last boot has left; for those who share the instance out."""
+        return self._booted
+
+    def cause_of_death(self) -> str | None:
+        """Why the VM is dead; None while it lives."""
+        return self._vitals.cause_of_death()
+
+    def _drop(self) -> None:
+        self._watch.end()
+        self._link.close()
+        if self._booted.starting:
+            self._booted.starting.stop()
 
     def _socket(self, engine: str) -> Path:
         paths = self._booted.forward.sockets if self._booted.forward else {}
@@ -281,8 +284,11 @@ class Instance:
     @contextmanager
     def _connection(self) -> Iterator[Connection]:
         """The connection; when it breaks because the VM died, that is what is raised."""
+        self._vitals.check()
         try:
             yield self._link.get()
         except ConnectionLostError as error:
-            evidence.check_alive(self._booted.info, error)
+            # A guest that goes down drops connections a moment before its VM ends.
+            self._watch.died.wait(_DEATH_GRACE)
+            self._vitals.check(error)
             raise

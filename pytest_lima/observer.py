@@ -21,6 +21,10 @@ class Observer:
         """The instance is ready, ``seconds`` after it was asked for."""
         _log.info("%s: ready after %.1f s", instance, seconds)
 
+    def joined(self, instance: str, seconds: float) -> None:
+        """An instance that another process made ready is used here too."""
+        _log.info("%s: joined in %.1f s", instance, seconds)
+
     def failed(self, instance: str) -> None:
         """The instance won't be ready; an error follows."""
         _log.info("%s: failed", instance)

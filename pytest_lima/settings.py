@@ -20,6 +20,8 @@ DEFAULT_TEMPLATE = "template:ubuntu-lts"
 
 # Compiled at first use: pytest imports this at every start.
 _SIZE = r"(\d+(?:\.\d+)?)\s*(?:(g|gib|gb)|(m|mib|mb))?"
+_ON = ("on", "yes", "true", "1")
+_OFF = ("off", "no", "false", "0")
 _PARAM = r"(?s)[A-Za-z_][A-Za-z0-9_]*=.*"
 
 
@@ -47,6 +49,19 @@ def _positive(text: str) -> float:
     if not (0 < value < math.inf):
         raise ValueError("a number above 0")
     return value
+
+
+def _count(text: str) -> int:
+    if not text.strip().isdecimal():
+        raise ValueError("a whole number from 0")
+    return int(text)
+
+
+def _switch(text: str) -> bool:
+    value = text.strip().lower()
+    if value not in _ON + _OFF:
+        raise ValueError("one of " + ", ".join(_ON + _OFF))
+    return value in _ON
 
 
 def _text(text: str) -> str:
@@ -81,6 +96,7 @@ class Option:
         metavar: What ``--help`` shows for the value.
         help: One phrase for ``--help`` and the docs.
         repeatable: The flag may be given several times; ini and variable hold one per line.
+        switch: The flag takes no value; ini and variable hold ``on`` or ``off``.
     """
 
     name: str
@@ -89,6 +105,7 @@ class Option:
     metavar: str
     help: str
     repeatable: bool = False
+    switch: bool = False
 
     @property
     def flag(self) -> str:
@@ -148,6 +165,15 @@ OPTIONS: tuple[Option, ...] = (
     Option("warm_budget", gib, 10.0, "GIB", "Disk space for kept VMs, which warm starts need"),
     _choice("keep", "Keep the VM after the run", "never", "on-failure", "always"),
     _choice("teardown", "What ends a VM that is not kept", "delete", "stop"),
+    _choice("share", "Who shares a VM under pytest-xdist: all workers, or each has its own",
+            "run", "worker"),
+    Option("max_vms", _cpus, None, "N", "Most VMs of a run with --lima-share=worker, "
+           "default from free memory and cores"),
+    Option("reuse", _switch, False, "on|off",
+           "Take a VM of the same spec that another run has left, and leave it for the next",
+           switch=True),
+    Option("idle", _positive, None, "SECONDS", "End a kept VM that nobody has used for so long"),
+    Option("recreate", _count, 0, "N", "How often a VM that died is made anew for later tests"),
     _choice("missing", "What to do with tests where Lima can't run", "fail", "skip"),
     Option("home", _text, None, "DIR", "LIMA_HOME for our instances; a short path of its own"),
     Option("limactl", _text, None, "PATH", "The limactl to run instead of the one on PATH"),
@@ -161,6 +187,7 @@ class Settings:
     Attributes:
         memory: GiB, or None for the template's.
         disk: GiB, or None for the template's.
+        idle: Seconds without a user after which a kept instance ends.
         timeout: Seconds until an instance must be ready, before ``timeout_factor``.
         warm_budget: GiB.
         sources: For each option, ``"command line"``, ``"environment"``, ``"ini"`` or
@@ -184,6 +211,11 @@ class Settings:
     warm_budget: float = 10.0
     keep: str = "never"
     teardown: str = "delete"
+    share: str = "run"
+    max_vms: int | None = None
+    reuse: bool = False
+    idle: float | None = None
+    recreate: int = 0
     missing: str = "fail"
     home: str | None = None
     limactl: str | None = None
@@ -193,6 +225,12 @@ class Settings:
     def templates(self) -> tuple[str, ...]:
         """``template``, or the default one."""
         return self.template or (DEFAULT_TEMPLATE,)
+
+    @property
+    def keep_between_runs(self) -> str:
+        """``keep``; what may be reused is left for that, unless ``keep`` was given."""
+        given = self.sources.get("keep", "default") != "default"
+        return "always" if self.reuse and not given else self.keep
 
     @property
     def params(self) -> dict[str, str]:

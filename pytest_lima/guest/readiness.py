@@ -138,6 +138,27 @@ def await_provisioned(
         raise _provision_error(failed, errors, this_boot, provision, log)
 
 
+def cloud_init_status(connection: Connection) -> dict[str, Any]:
+    """What ``cloud-init status --format=json`` says now.
+
+    Raises:
+        LimaError: The guest has no cloud-init, or it can't be read.
+    """
+    result = run(connection, "cloud-init status --format=json", check=False)
+    try:
+        status = json.loads(result.stdout)
+    except ValueError:
+        status = None
+    if isinstance(status, dict):
+        return status
+    raise LimaError(
+        "cloud-init's status can't be read",
+        ran=result.command,
+        seen=result.stderr or result.stdout,
+        remedy="take an image with cloud-init",
+    )
+
+
 def set_clock(connection: Connection) -> None:
     """Bring the guest's clock within a second of the host's.
 

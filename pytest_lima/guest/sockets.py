@@ -12,13 +12,13 @@ import http.client
 import socket
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from pytest_lima.errors import ConnectionLostError, LimaError
 from pytest_lima.guest.ssh import Address
-from pytest_lima.lima import engines, logs, process
+from pytest_lima.lima import engines, identity, logs, process
 
 if TYPE_CHECKING:
     import h2.connection
@@ -36,8 +36,11 @@ class NotAnsweringError(LimaError):
 class SocketForward:
     """One ``ssh`` process that forwards sockets of the guest to paths of this host.
 
+    It belongs to the instance: it outlives the process that started it, and others use it.
+
     Attributes:
         sockets: Host path of each forwarded socket, by its name.
+        targets: Its path in the guest.
     """
 
     def __init__(
@@ -54,7 +57,7 @@ class SocketForward:
         Raises:
             ConnectionLostError: ssh ended, or didn't listen in time.
         """
-        self.sockets = {name: folder / f"{name}.sock" for name in sockets}
+        self._place(folder, sockets)
         for path in self.sockets.values():
             path.unlink(missing_ok=True)  # one that was left would look like ours
         self._log = folder / "ssh-forward.log"
@@ -62,28 +65,51 @@ class SocketForward:
         argv = [*ssh_command(address, folder), "-N", "-oExitOnForwardFailure=yes",
                 "-oStreamLocalBindMask=0177", "-oStreamLocalBindUnlink=yes", *forwards]  # fmt: skip
         with self._log.open("ab") as log:
-            self._child = process.Child(argv, env=environ, log=log)
+            self._child: process.Child | None = process.Child(argv, env=environ, log=log)
         try:
-            self._await_listening()
+            self._await_listening(self._child)
         except BaseException:
             self.close()
             raise
 
+    @classmethod
+    def standing(cls, folder: Path, sockets: Mapping[str, str]) -> Self:
+        """The forward that another process has started; whether it answers is to be asked."""
+        self = cls.__new__(cls)
+        self._place(folder, sockets)
+        self._child = None
+        return self
+
     def close(self) -> None:
         """End the forward and remove its sockets."""
-        self._child.stop()
+        if self._child is not None:
+            self._child.stop()
+        identity.kill(list(identity.find(self._is_ours)))
         for path in self.sockets.values():
             path.unlink(missing_ok=True)
 
-    def _await_listening(self) -> None:
+    def leave(self) -> None:
+        """Let it run on after us."""
+        if self._child is not None:
+            self._child.leave()
+
+    def _place(self, folder: Path, sockets: Mapping[str, str]) -> None:
+        self._folder = folder
+        self.targets = dict(sockets)
+        self.sockets = {name: folder / f"{name}.sock" for name in sockets}
+
+    def _is_ours(self, argv: Sequence[str]) -> bool:
+        return "-N" in argv and f'-oUserKnownHostsFile="{self._folder / "known_hosts"}"' in argv
+
+    def _await_listening(self, child: process.Child) -> None:
         deadline = time.monotonic() + _LISTEN_TIMEOUT
         while not all(map(_is_private_socket, self.sockets.values())):
             # Waiting for the process is the pause: its end is what would make it pointless.
-            ended = self._child.wait(0.02) is not None
+            ended = child.wait(0.02) is not None
             if ended or time.monotonic() > deadline:
                 raise ConnectionLostError(
                     "the guest's sockets can't be forwarded",
-                    ran=" ".join(self._child.argv),
+                    ran=" ".join(child.argv),
                     seen=logs.tail(self._log, 3) or "no answer from ssh",
                     log=self._log,
                 )
@@ -102,6 +128,16 @@ def ssh_command(address: Address, folder: Path) -> list[str]:
         "ssh", "-F", "/dev/null", "-i", str(address.key), "-p", str(address.port),
         *(f"-o{option}" for option in options), f"{address.user}@127.0.0.1",
     ]  # fmt: skip
+
+
+def ssh_config(address: Address, folder: Path) -> str:
+    """The same as a configuration file, with ``lima-NAME`` for a host."""
+    options = [item[2:].replace("=", " ", 1) for item in ssh_command(address, folder)
+               if item.startswith("-o")]  # fmt: skip
+    return "\n  ".join([
+        f"Host lima-{folder.parent.name}", "HostName 127.0.0.1", f"Port {address.port}",
+        f"User {address.user}", f'IdentityFile "{address.key}"', *options,
+    ]) + "\n"  # fmt: skip
 
 
 def ping(engine: str, path: Path) -> str:

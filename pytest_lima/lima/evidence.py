@@ -1,13 +1,11 @@
-"""What a VM that failed to start, or has died, leaves behind to explain it."""
+"""What a start that failed leaves behind to explain it."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from pytest_lima.errors import InstanceDiedError, LimaError
+from pytest_lima.errors import LimaError
 from pytest_lima.lima import limactl, logs, paths
-from pytest_lima.lima.limactl import InstanceInfo
 
 START_LOG = "limactl-start.log"
 
@@ -30,18 +28,9 @@ def keep(home: Path, name: str) -> Path:
     return target
 
 
-def check_alive(info: InstanceInfo, cause: LimaError | None) -> None:
-    """Raise if the VM's process is gone, with what its console said last.
+def port_was_taken(error: LimaError) -> bool:
+    """Whether another process has got the SSH port that Lima had found to be free.
 
-    Raises:
-        InstanceDiedError: It is.
+    Lima lets go of it before QEMU takes it: two starts at once, and one of them is too late.
     """
-    try:
-        os.kill(info.driver_pid, 0)
-    except ProcessLookupError:
-        raise InstanceDiedError(
-            f"the VM {info.name} has died",
-            seen=logs.tail(logs.console(info.dir), 5) or "nothing on its console",
-            remedy="look at its console for a panic, at the host's memory for an OOM kill",
-            log=logs.console(info.dir),
-        ) from cause
+    return "Could not set up host forwarding rule" in (error.seen or "")

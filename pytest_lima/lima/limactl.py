@@ -23,6 +23,7 @@ from pytest_lima.lima import process
 
 MINIMUM = (2, 0, 0)
 _QUICK = 60.0
+_DELETE = 10.0
 _DELETE_TIMEOUT = 5.0
 
 # What limactl may see of our environment. Not SSH (limactl executes it), LIMA_* (they change
@@ -206,11 +207,11 @@ class Limactl:
         if (folder / "protected").exists():
             self.run("unprotect", name)
         deadline = time.monotonic() + _DELETE_TIMEOUT
-        done = self.run("delete", "--force", name)
+        done = self.run("delete", "--force", name, timeout=_DELETE)
         while "directory not empty" in done.stderr and time.monotonic() < deadline:
             # A host agent that was just being started still writes into the folder: it can be
             # killed, and ends with its folder, as soon as it has written its pid.
-            done = self.run("delete", "--force", name)
+            done = self.run("delete", "--force", name, timeout=_DELETE)
         self._check(done, CleanupError, f"{name} could not be deleted",
                     f"LIMA_HOME={self.home} limactl delete --force {name}")  # fmt: skip
 

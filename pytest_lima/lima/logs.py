@@ -8,6 +8,7 @@ _LIMIT = 256 * 1024
 
 # The evidence in an instance's folder, in the order a reader wants it.
 HOST_AGENT = "ha.stderr.log"
+EVENTS = "ha.stdout.log"
 _CONSOLES = ("serial.log", "serialv.log", "serialp.log")
 
 
@@ -15,6 +16,12 @@ def console(instance_dir: Path) -> Path:
     """The console's log: QEMU's first serial port, vz's only one."""
     files = [instance_dir / name for name in _CONSOLES]
     return max(files, key=lambda file: size(file) if file.exists() else -1)
+
+
+def clear(instance_dir: Path) -> None:
+    """Remove what an earlier start has left: its events and host keys aren't the next one's."""
+    for name in (EVENTS, HOST_AGENT, *_CONSOLES):
+        (instance_dir / name).unlink(missing_ok=True)
 
 
 def size(path: Path) -> int:

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
 
 _OUTPUT_LIMIT = 4 * 1024 * 1024
 _TERM_GRACE = 3.0
+GOODBYE = b"bye"
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,73 @@ class Child:
         """End the child and its process group, with SIGKILL where SIGTERM isn't heard."""
         _end(self._popen)
 
+    def leave(self) -> None:
+        """Let it run on after us; it isn't ours to wait for any more."""
+        _leave(self._popen)
+
+
+class Companion:
+    """A child that outlives us on purpose, and learns of our end by the end of its input.
+
+    Attributes:
+        argv: What was started.
+        heard: What it has said so far.
+    """
+
+    def __init__(self, argv: Sequence[str], *, env: Mapping[str, str]) -> None:
+        """Start ``argv`` with a pipe each way; both outputs come to us until it closes them."""
+        self.argv = tuple(argv)
+        self.heard = b""
+        # A bare descriptor, which nothing but our end or `release` closes.
+        theirs, self._lifeline = os.pipe()
+        try:
+            self._popen = subprocess.Popen(
+                list(argv),
+                env=dict(env),
+                cwd="/",
+                stdin=theirs,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except BaseException:
+            os.close(self._lifeline)
+            raise
+        finally:
+            os.close(theirs)
+
+    def says(self, expected: bytes, timeout: float) -> bool:
+        """Whether it has said ``expected``, waiting at most ``timeout`` seconds for it."""
+        deadline = time.monotonic() + timeout
+        output = self._popen.stdout
+        while expected not in self.heard:
+            if output is None or output.closed:
+                return False
+            remaining = max(0.0, deadline - time.monotonic())
+            readable, _, _ = select.select([output], [], [], remaining)
+            data = os.read(output.fileno(), 65536) if readable else b""
+            if not data:
+                return False
+            self.heard += data
+        if output is not None and not output.closed:
+            output.close()
+            _leave(self._popen)
+        return True
+
+    def release(self) -> None:
+        """Tell it that we need it no more, and hear no more of it."""
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._lifeline, GOODBYE)
+        os.close(self._lifeline)
+        if self._popen.stdout is not None:
+            self._popen.stdout.close()
+        _leave(self._popen)
+
+    def stop(self) -> None:
+        """End it."""
+        _end(self._popen)
+        self.release()
+
 
 def run(argv: Sequence[str], *, env: Mapping[str, str], timeout: float) -> Completed:
     """Run ``argv`` to its end or for ``timeout`` seconds, then end its process group.
@@ -112,6 +182,12 @@ def _end(popen: subprocess.Popen[bytes]) -> None:
             os.killpg(popen.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             popen.wait(_TERM_GRACE)
+
+
+def _leave(popen: subprocess.Popen[bytes]) -> None:
+    """Keep Python from complaining, at our end, that the child still runs."""
+    if popen.poll() is None:
+        popen.returncode = 0
 
 
 def _read(file: IO[bytes]) -> str:

@@ -1,165 +1,212 @@
-"""A record of each instance of ours, written before limactl makes it.
+"""The ledger: a record of each instance of ours, written before limactl makes it.
 
-What a killed run leaves behind is found by its record: the next run deletes instances whose
-owner is dead. Only instances with a record are ever touched. The one owner of filelock.
+It lies in the user's state directory and is shared by all runs on this host. The lock on it is
+held for reading and writing a record, never for a boot, a test or a deletion. The one owner of
+filelock and platformdirs.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from pytest_lima.errors import HostError
+from pytest_lima.lima import identity
+from pytest_lima.lima.identity import Identity
+from pytest_lima.ownership import record as records_
+from pytest_lima.ownership.record import Record
 
-_LOCK_TIMEOUT = 1800.0
-_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Owner:
-    """A process, told apart from later ones with the same pid.
-
-    Attributes:
-        pid: Its id.
-        started: When it was started, seconds since the epoch.
-        boot_id: The host's boot it belongs to.
-    """
-
-    pid: int
-    started: float
-    boot_id: str
-
-    def alive(self) -> bool:
-        """Whether that very process still runs."""
-        return self.boot_id == _boot_id() and _start_time(self.pid) == self.started
-
-
-@dataclass(frozen=True)
-class Record:
-    """One instance.
-
-    Attributes:
-        name: Lima's name of it.
-        home: Its LIMA_HOME.
-        limactl: The limactl that made it.
-        key: Hash of what it is.
-        owner: Who has to delete it.
-        keep: It was left behind on purpose.
-    """
-
-    name: str
-    home: str
-    limactl: str
-    key: str
-    owner: Owner
-    keep: bool = False
-
-
-def this_process() -> Owner:
-    """The owner for records of ours."""
-    pid = os.getpid()
-    return Owner(pid, _start_time(pid) or 0.0, _boot_id())
+_LOCK_TIMEOUT = 60.0
+_CREATE_TIMEOUT = 1800.0
 
 
 class Ledger:
-    """The records of this user."""
+    """The records of this user on this host."""
 
     def __init__(self, folder: Path | None = None) -> None:
         """Use ``folder``, by default one in the user's state directory."""
-        self._folder = folder or _state_folder()
+        self._folder = folder or state_folder() / "instances"
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold off other runs, for as long as a create or a sweep takes, never for a test.
-
-        Lima makes the SSH key and its configuration of a fresh LIMA_HOME without a lock, so
-        two first creates at once fail.
+        """Hold off everybody else, to look at records and to change them.
 
         Raises:
-            HostError: Another run holds it for half an hour.
+            HostError: Somebody has held it for a minute; the message names the process.
         """
-        import filelock
-
-        # thread_local=False: a lock taken in one thread is seen as held in all. The file is
-        # never unlinked, else two waiters would lock two files.
-        lock = filelock.FileLock(self._folder / "lock", thread_local=False)
-        try:
-            lock.acquire(timeout=_LOCK_TIMEOUT)
-        except filelock.Timeout:
-            raise HostError(
-                "another pytest-lima run has held the lock for half an hour",
-                seen=f"lock file {self._folder / 'lock'}",
-                remedy=f"see who has it with: fuser {self._folder / 'lock'}",
-            ) from None
-        try:
+        with self._locked("lock", _LOCK_TIMEOUT):
             yield
-        finally:
-            lock.release()
+
+    @contextmanager
+    def first_create(self, home: Path) -> Iterator[None]:
+        """Alone in a fresh LIMA_HOME, for as long as ``limactl create`` takes.
+
+        Lima makes its SSH key and its network configuration there without a lock, so two
+        first creates at once fail. Later ones go side by side.
+
+        Raises:
+            HostError: Another first create takes more than half an hour.
+        """
+        if _is_set_up(home):
+            yield
+            return
+        name = "create-" + hashlib.sha256(str(home).encode()).hexdigest()[:16]
+        with self._locked(name, _CREATE_TIMEOUT):
+            yield
+
+    @contextmanager
+    def alone_with(self, name: str) -> Iterator[None]:
+        """Mend something of one instance that several processes use.
+
+        Raises:
+            HostError: Somebody has been at it for a minute.
+        """
+        with self._locked(f"mend-{name}", _LOCK_TIMEOUT):
+            yield
 
     def write(self, record: Record) -> None:
         """Store a record; whole or not at all, even if we are killed."""
-        path = self._path(record.name)
-        half = path.with_suffix(".tmp")
-        half.write_text(json.dumps({"version": _VERSION, **asdict(record)}))
-        half.replace(path)
+        _write(self._path(record.name), records_.to_text(record))
 
-    def keep(self, name: str) -> None:
-        """Mark an instance as left behind on purpose."""
-        for record in self.records():
-            if record.name == name:
-                self.write(replace(record, keep=True))
+    def read(self, name: str) -> Record | None:
+        """The record of an instance; None where there is none that can be read."""
+        try:
+            return records_.from_text(self._path(name).read_text(errors="replace"))
+        except (OSError, ValueError):
+            return None
 
     def forget(self, name: str) -> None:
         """Remove the record of an instance that is gone."""
         self._path(name).unlink(missing_ok=True)
+        self._phase(name).unlink(missing_ok=True)
+        # Nobody waits for it any more: the instance is gone, and its name never comes again.
+        for suffix in ("", ".holder"):
+            (self._folder / f"mend-{name}{suffix}").unlink(missing_ok=True)
 
     def records(self) -> list[Record]:
-        """All records that can be read; one of another version is left alone."""
-        found = (_parse(path) for path in sorted(self._folder.glob("*.json")))
+        """All records that can be read."""
+        found = (self.read(path.stem) for path in sorted(self._folder.glob("*.json")))
         return [record for record in found if record is not None]
 
-    def orphans(self) -> list[Record]:
-        """Records of instances that nobody will delete any more."""
-        return [one for one in self.records() if not one.keep and not one.owner.alive()]
+    def unreadable(self) -> dict[Path, str]:
+        """The files that can't be read as records, and why; they are left alone."""
+        problems = {}
+        for path in sorted(self._folder.glob("*.json")):
+            try:
+                records_.from_text(path.read_text(errors="replace"))
+            except ValueError as error:
+                problems[path] = str(error)
+            except OSError:
+                pass  # forgotten just now
+        return problems
+
+    def note_phase(self, name: str, text: str) -> None:
+        """Let those who wait for an instance see how far it is."""
+        _write(self._phase(name), text)
+
+    def phase(self, name: str) -> str:
+        """How far an instance is that somebody else starts."""
+        try:
+            return self._phase(name).read_text()
+        except OSError:
+            return ""
+
+    def join(self, run: str, process: Identity) -> None:
+        """Note that ``process`` will want VMs of a run."""
+        folder = self._run(run)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write(folder / str(process.pid), json.dumps(asdict(process)))
+
+    def leave(self, run: str, process: Identity) -> None:
+        """Note that it won't any more."""
+        folder = self._run(run)
+        (folder / str(process.pid)).unlink(missing_ok=True)
+        try:
+            folder.rmdir()
+        except OSError:
+            pass  # others are in it, or it never was
+
+    def members(self, run: str) -> list[Identity]:
+        """The living processes that may yet want VMs of a run."""
+        try:
+            files = list(self._run(run).iterdir())
+        except FileNotFoundError:
+            return []
+        found = []
+        for file in files:
+            try:
+                member = Identity(**json.loads(file.read_text()))
+            except (OSError, ValueError, TypeError):
+                continue  # it left just now
+            if member.alive():
+                found.append(member)
+            else:
+                file.unlink(missing_ok=True)
+        return found
+
+    @contextmanager
+    def _locked(self, name: str, timeout: float) -> Iterator[None]:
+        import filelock
+
+        # thread_local=False: a lock taken in one thread is seen as held in all. The file is
+        # never unlinked, else two waiters would lock two files.
+        path = self._folder / name
+        lock = filelock.FileLock(path, thread_local=False)
+        try:
+            lock.acquire(timeout=timeout)
+        except filelock.Timeout:
+            raise HostError(
+                f"another process has held the ledger for {timeout:.0f} s",
+                seen=_holder(path) or f"lock file {path}",
+                remedy="end or continue that process; it may be suspended",
+            ) from None
+        try:
+            # Beside it, as the lock's own file is emptied by whoever tries to take it.
+            path.with_suffix(".holder").write_text(f"{os.getpid()} {time.time():.0f}")
+            yield
+        finally:
+            lock.release()
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.json"
 
+    def _phase(self, name: str) -> Path:
+        return self._folder / f"{name}.phase"
 
-def _parse(path: Path) -> Record | None:
-    try:
-        data = json.loads(path.read_text())
-        if data.pop("version") != _VERSION:
-            return None
-        return Record(**{**data, "owner": Owner(**data["owner"])})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
+    def _run(self, run: str) -> Path:
+        return self._folder / "runs" / run
 
 
-def _state_folder() -> Path:
+def state_folder() -> Path:
+    """Where what outlives a run is kept: ``~/.local/state/pytest-lima`` on Linux."""
     import platformdirs
 
-    return platformdirs.user_state_path("pytest-lima") / "instances"
+    return platformdirs.user_state_path("pytest-lima")
 
 
-def _start_time(pid: int) -> float | None:
-    import psutil
+def _write(path: Path, text: str) -> None:
+    half = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    half.write_text(text)
+    half.replace(path)
 
+
+def _holder(path: Path) -> str:
+    """Who has a lock, since when, and what it is."""
     try:
-        return psutil.Process(pid).create_time()
-    except psutil.Error:
-        return None
+        pid, since = map(int, path.with_suffix(".holder").read_text().split())
+    except (OSError, ValueError):
+        return ""
+    line = " ".join(identity.command_line(pid)) or "which is gone"
+    return f"process {pid} for {time.time() - since:.0f} s: {line}"
 
 
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        import psutil
-
-        return str(int(psutil.boot_time()))
+def _is_set_up(home: Path) -> bool:
+    config = home / "_config"
+    return (config / "user.pub").exists() and (config / "networks.yaml").exists()

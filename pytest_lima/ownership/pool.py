@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pytest_lima.boot import Boot, Booted
-from pytest_lima.errors import CleanupError, LimaError, TemplateError
+from pytest_lima.errors import LimaError
 from pytest_lima.instance import Instance
-from pytest_lima.lima import engines, host, paths, template
+from pytest_lima.lima import host, paths, template
 from pytest_lima.lima.host import Host
-from pytest_lima.lima.template import FilledTemplate
+from pytest_lima.lima.identity import this_process
 from pytest_lima.observer import Observer
-from pytest_lima.ownership.ledger import Ledger, Record, this_process
-from pytest_lima.settings import DEFAULT_TEMPLATE, Settings, resolve
-from pytest_lima.spec import MachineSpec, machine_spec
-from pytest_lima.warm import start as warm
-
-_STOP_TIMEOUT = 120.0
+from pytest_lima.ownership.claims import Claims
+from pytest_lima.ownership.ending import Ending, Kept
+from pytest_lima.ownership.guard import Guard
+from pytest_lima.ownership.ledger import Ledger
+from pytest_lima.ownership.making import Maker
+from pytest_lima.ownership.run import Run
+from pytest_lima.ownership.starting import Order
+from pytest_lima.ownership.sweep import Sweeper
+from pytest_lima.settings import DEFAULT_TEMPLATE, Settings
+from pytest_lima.spec import MachineSpec
 
 
 class LimaFactory(Protocol):
@@ -38,35 +39,15 @@ class LimaFactory(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Kept:
-    """An instance that was left behind on purpose.
-
-    Attributes:
-        name: Lima's name of it.
-        enter: The command that opens a shell in it.
-        delete: The command that removes it.
-    """
-
-    name: str
-    enter: str
-    delete: str
-
-
 @dataclass
 class _Member:
-    host: Host
-    name: str
-    instance: Instance | None = None
+    order: Order
+    instance: Instance
     failed: bool = False
 
 
 class Pool:
-    """Machines by what they are.
-
-    Attributes:
-        kept: Those that were left behind, for the summary.
-    """
+    """Machines by what they are."""
 
     def __init__(
         self,
@@ -74,15 +55,26 @@ class Pool:
         environ: Mapping[str, str],
         observer: Observer,
         ledger: Ledger | None = None,
+        run: Run | None = None,
     ) -> None:
-        self.kept: list[Kept] = []
         self._settings = settings
         self._environ = environ
         self._observer = observer
         self._ledger = ledger or Ledger()
+        self._run = run or Run.alone()
+        claims = Claims(self._ledger, settings, self._run)
+        self._ending = Ending(self._ledger, claims, settings, environ, observer.warn)
+        self._maker = Maker(self._ledger, claims, self._ending, settings, observer, self._run)
+        self._sweeper = Sweeper(self._ledger, environ, observer.warn)
+        self._guard = Guard(environ)
         self._hosts: dict[tuple[str, str | None], Host] = {}
         self._members: dict[str, _Member] = {}
         self._swept = False
+
+    @property
+    def kept(self) -> list[Kept]:
+        """What was left behind, for the summary; by the workers too, in their controller."""
+        return self._ending.kept_by_run() if self._run.final else self._ending.kept
 
     def host(self, vmtype: str | None = None, arch: str | None = None) -> Host:
         """What this machine offers, checked once.
@@ -101,18 +93,17 @@ class Pool:
         return self._hosts[key]
 
     def acquire(self, spec: MachineSpec) -> Instance:
-        """The machine of this spec, started if there is none yet.
+        """The machine of this spec: joined where there is one, else started.
 
         Raises:
             LimaError: Whatever kept it from being ready; nothing of it is left.
         """
-        machine, filled = self._fill(spec)
-        member = self._members.get(filled.key)
-        if member is None or member.instance is None:
-            member = self._start(filled.key, machine, filled, spec, paths.instance_name())
-        if member.instance is None:
-            raise LimaError(f"{member.name} was not started")
-        return member.instance
+        order = self._order(spec, "")
+        key = order.filled.key
+        if key not in self._members:
+            self._prepare()
+            self._members[key] = _Member(*self._maker.shared(order))
+        return self._members[key].instance
 
     def create(self, spec: MachineSpec, role: str | None) -> Instance:
         """A machine that nobody else gets.
@@ -120,12 +111,21 @@ class Pool:
         Raises:
             LimaError: Whatever kept it from being ready; nothing of it is left.
         """
-        machine, filled = self._fill(spec)
-        name = paths.instance_name(role)
-        member = self._start(name, machine, filled, spec, name)
-        if member.instance is None:
-            raise LimaError(f"{name} was not started")
-        return member.instance
+        order = self._order(spec, paths.instance_name(role))
+        self._prepare()
+        self._members[order.name] = _Member(order, self._maker.alone(order))
+        return self._members[order.name].instance
+
+    def renew(self, instance: Instance) -> bool:
+        """Give an instance whose VM died a new one, as often as ``--lima-recreate`` says.
+
+        Raises:
+            LimaError: Whatever kept the new one from being ready.
+        """
+        for member in self._members.values():
+            if member.instance is instance and self._settings.recreate:
+                return self._maker.renew(member.order, instance)
+        return False
 
     def mark_failed(self, instance: Instance) -> None:
         """A test that used ``instance`` failed, which counts for ``--lima-keep=on-failure``."""
@@ -134,150 +134,59 @@ class Pool:
                 member.failed = True
 
     def release(self, instance: Instance) -> None:
-        """End a machine that no test will use any more.
+        """Give back a machine that no test of this process will use any more.
 
         Raises:
             CleanupError: Something of it is left; the message says how to remove it.
         """
         for key, member in list(self._members.items()):
             if member.instance is instance:
-                self._end(key, member)
+                self._give_back(key)
 
     def close(self) -> None:
-        """End all machines; one that can't be ended doesn't keep the others.
+        """Give back all machines, and end those of this run if we are the last out.
+
+        One that can't be ended doesn't keep the others.
 
         Raises:
             ExceptionGroup: Of CleanupError, one for each that is left.
         """
         errors = []
-        for key, member in list(self._members.items()):
+        for key in list(self._members):
             try:
-                self._end(key, member)
+                self._give_back(key)
             except LimaError as error:
                 errors.append(error)
+        self._ledger.leave(self._run.id, this_process())
+        try:
+            self._ending.finish_run()
+        except LimaError as error:
+            errors.append(error)
         if errors:
             raise ExceptionGroup("some VMs could not be removed", errors)
+        self._guard.dismiss()
 
-    def _fill(self, spec: MachineSpec) -> tuple[Host, FilledTemplate]:
+    def _give_back(self, key: str) -> None:
+        member = self._members[key]
+        self._ending.give_back(member.order.name, member.instance, failed=member.failed)
+        del self._members[key]
+
+    def _order(self, spec: MachineSpec, name: str) -> Order:
         machine = self.host(spec.vmtype, spec.arch)
         source = spec.template or DEFAULT_TEMPLATE
         text = machine.limactl.template(source)
         filled = template.fill(source, text, spec, vmtype=machine.vmtype, arch=machine.arch)
-        return machine, filled
+        settings = self._settings
+        return Order(machine, name, spec, filled, machine.timeout(settings), settings.start,
+                     settings.warm_budget)  # fmt: skip
 
-    def _start(
-        self, key: str, machine: Host, filled: FilledTemplate, spec: MachineSpec, name: str
-    ) -> _Member:
-        member = self._members[key] = _Member(machine, name)
-        timeout = machine.timeout(self._settings)
-        edits = [f"--set={expression}" for expression in spec.set]
-        edits += [f"--param={key}={value}" for key, value in spec.param]
-        limactl = machine.limactl
-        self._sweep()
-        self._ledger.write(
-            Record(name, str(limactl.home), limactl.path, filled.key, this_process())
-        )
-
-        def cold(then: warm.Then) -> tuple[Boot, Booted]:
-            boot = Boot(machine, name, filled, timeout, self._observer)
-            yaml = paths.template_file(limactl.home, name)
-            yaml.write_text(filled.text)
-            with self._ledger.lock():
-                boot.create(yaml, tuple(edits))
-            yaml.unlink()
-            return boot, boot.start(then)
-
-        order = warm.Order(
-            machine, name, filled, spec.template or DEFAULT_TEMPLATE, edits, timeout,
-            self._observer, self._settings.start, self._settings.warm_budget, cold,
-            lambda: limactl.delete(name),
-        )  # fmt: skip
-        try:
-            boot, booted = warm.start(order)
-            member.instance = Instance(machine, boot, booted, lambda: warm.start_again(order))
-        except BaseException as error:
-            member.failed = isinstance(error, LimaError)
-            try:
-                self._end(key, member)
-            except CleanupError:
-                pass  # what kept it from booting says more; close() tries again, and tells
-            finally:
-                self._observer.failed(name)
-            raise
-        return member
-
-    def _end(self, key: str, member: _Member) -> None:
-        """Disconnect, then keep, stop or delete; a record goes only when the instance has."""
-        if member.instance is not None:
-            member.instance.disconnect()
-        limactl = member.host.limactl
-        paths.template_file(limactl.home, member.name).unlink(missing_ok=True)
-        made = (limactl.home / member.name / "lima.yaml").exists()
-        stop = self._settings.teardown == "stop" and member.instance is not None
-        if made and (stop or self._wanted(member)):
-            self._ledger.keep(member.name)
-            prefix = f"LIMA_HOME={limactl.home} {limactl.path}"
-            self.kept.append(Kept(member.name, f"{prefix} shell {member.name}",
-                                  f"{prefix} delete --force {member.name}"))  # fmt: skip
-            del self._members[key]
-            if stop:
-                limactl.stop(member.name, _STOP_TIMEOUT)
-            return
-        limactl.delete(member.name)
-        self._ledger.forget(member.name)
-        del self._members[key]
-
-    def _wanted(self, member: _Member) -> bool:
-        keep = self._settings.keep
-        return keep == "always" or (keep == "on-failure" and member.failed)
-
-    def _sweep(self) -> None:
-        """Delete what runs that were killed have left, once per run."""
-        if self._swept:
-            return
-        self._swept = True
-        with self._ledger.lock():
-            for record in self._ledger.orphans():
-                try:
-                    host.caller(record.limactl, record.home, self._environ).delete(record.name)
-                except (CleanupError, OSError) as error:
-                    self._observer.warn(f"a VM of a killed run could not be removed: {error}")
-                    continue
-                self._ledger.forget(record.name)
-                self._observer.warn(f"removed {record.name}, which a killed run had left")
-
-
-@contextmanager
-def lima_instance(
-    *,
-    name: str | None = None,
-    engine: str = "none",
-    settings: Settings | None = None,
-    observer: Observer | None = None,
-    **spec: Any,
-) -> Iterator[Instance]:
-    """A ready VM without pytest, deleted at the end of the ``with`` block.
-
-    Args:
-        name: A part of the instance's name.
-        engine: ``docker``, ``containerd``, ``both`` or ``none``.
-        settings: By default from the ``PYTEST_LIMA_*`` variables.
-        observer: Gets the phases of the boot; by default they are logged.
-        **spec: As for the marker: template, vmtype, cpus, memory, disk, provision, mounts,
-            networks, set, param, arch, overrides.
-
-    Raises:
-        LimaError: Whatever kept it from being ready.
-    """
-    chosen = settings or resolve({}, os.environ, {})
-    if engine not in engines.ENGINES:
-        raise TemplateError(
-            f"engine={engine!r} is not accepted; give one of " + ", ".join(engines.ENGINES)
-        )
-    asked = replace(machine_spec(**spec), engines=engines.ENGINES[engine])
-    default = chosen.templates[0]
-    pool = Pool(chosen, os.environ, observer or Observer())
-    try:
-        yield pool.create(asked.filled(chosen, default, {}), name)
-    finally:
-        pool.close()
+    def _prepare(self) -> None:
+        """Before anything is made: a reaper watches over us, and the dead's are gone."""
+        self._guard.call()
+        for name in self._sweeper.orphans():
+            self._observer.warn(f"removed {name}, which a killed run had left")
+        if not self._swept:
+            self._swept = True
+            for path, problem in self._ledger.unreadable().items():
+                self._observer.warn(f"the record {path} was left alone: {problem}")
+        self._guard.await_ready()

@@ -66,6 +66,7 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Refuse what a marker asks of a test that can't have it, and freshen what is to be fresh."""
     marks.check(item)
+    item.config.stash[session_key].renew(item)
     item.config.stash[session_key].freshen(item)
 
 
@@ -110,6 +111,36 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Delete what is left; after pytest's own, so that all fixtures have ended."""
     if not session.config.stash[session_key].close() and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """After an interrupt of the teardown: what is left of it. Signals are as they were."""
+    session = config.stash.get(session_key, None)
+    if session is not None:
+        try:
+            session.close()
+        finally:
+            session.signals.restore()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """pytest-xdist is about to start a worker: tell it which run it belongs to."""
+    node.config.stash[session_key].workers.configure(node)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any) -> None:
+    """A worker of pytest-xdist has collected: show what it will start."""
+    session = node.config.stash[session_key]
+    if session.workers.collected():
+        session.signals.install()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """A worker of pytest-xdist has ended, or crashed."""
+    node.config.stash[session_key].workers.ended(node, error)
 
 
 def pytest_terminal_summary(

@@ -16,6 +16,12 @@ def declare(parser: pytest.Parser) -> None:
     """Add a flag and an ini key for each row; defaults stay None, to know what was given."""
     group = parser.getgroup("lima", "a real Linux VM for tests, through Lima")
     for option in OPTIONS:
+        if option.switch:
+            group.addoption(option.flag, dest=option.ini, action="store_const", const="on",
+                            default=None, help=option.help)  # fmt: skip
+            parser.addini(option.ini, f"{option.help} ({option.flag})", type="string",
+                          default=None)  # fmt: skip
+            continue
         kind: Literal["linelist", "string"] = "linelist" if option.repeatable else "string"
         group.addoption(
             option.flag,

@@ -52,6 +52,17 @@ class Progress(Observer):
         if not self._quiet:
             self._write(f"lima {instance}: ready after {seconds:.1f} s")
 
+    def seconds(self, instance: str) -> float:
+        """How long a boot has been going on."""
+        begun, _ = self._boots.get(instance, (time.monotonic(), ""))
+        return time.monotonic() - begun
+
+    def joined(self, instance: str, seconds: float) -> None:
+        """One line for a VM that was there already."""
+        self._boots.pop(instance, None)
+        if not self._quiet:
+            self._write(f"lima {instance}: joined in {seconds:.1f} s")
+
     def failed(self, instance: str) -> None:
         """The last line of a boot that failed; the test's report says why."""
         now = time.monotonic()

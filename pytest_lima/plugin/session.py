@@ -13,6 +13,8 @@ import pytest
 from pytest_lima.errors import HostError, LimactlMissingError, LimactlVersionError
 from pytest_lima.lima.engines import CONTAINERD, DOCKER, ENGINES
 from pytest_lima.plugin.marks import Ask, ask_of, own_spec, uses_lima
+from pytest_lima.plugin.signals import Signals
+from pytest_lima.plugin.xdist import Workers
 from pytest_lima.settings import Settings
 from pytest_lima.spec import MachineSpec
 
@@ -37,12 +39,15 @@ class LimaSession:
         settings: The resolved options.
         in_use: Whether a collected test needs a VM.
         problems: What could not be removed at the end, each an error's text.
+        workers: The part of pytest-xdist's controller or worker in it.
     """
 
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self.settings = settings
         self.in_use = False
         self.problems: list[str] = []
+        self.workers = Workers(config)
+        self.signals = Signals()
         self._config = config
         self._pool: Pool | None = None
         self._numbers: dict[Ask, int] = {}
@@ -60,7 +65,8 @@ class LimaSession:
             from pytest_lima.ownership.pool import Pool
             from pytest_lima.plugin.progress import Progress
 
-            self._pool = Pool(self.settings, os.environ, Progress(self._config))
+            progress = Progress(self._config)
+            self._pool = Pool(self.settings, os.environ, progress, run=self.workers.run())
         return self._pool
 
     @property
@@ -81,6 +87,8 @@ class LimaSession:
             names: Sequence[str] = getattr(item, "fixturenames", ())
             asked = {_ENGINE_FIXTURES[name] for name in names if name in _ENGINE_FIXTURES}
             self._engines[ask] = self._engines.get(ask, frozenset()) | asked
+        if self.in_use and not self._config.getoption("collectonly"):
+            self.workers.join()
 
     def finished(self, item: pytest.Item) -> None:
         """A test has run; its VM has one user less."""
@@ -198,13 +206,25 @@ class LimaSession:
             held.append(self._fresh)
         return held + (self._made_by_factory if "lima_factory" in names else [])
 
+    def renew(self, item: pytest.Item) -> None:
+        """Before a test: a VM of it that has died is made anew, if that was asked for.
+
+        Raises:
+            LimaError: Whatever kept the new one from being ready.
+        """
+        if self.settings.recreate:
+            for machine in self.machines_of(item):
+                if machine.cause_of_death() is not None:
+                    self.pool.renew(machine)
+
     def close(self) -> bool:
         """End all that is left; whether that went well."""
-        if self._pool is not None:
+        if self._pool is not None or self.workers.left_something():
             try:
-                self._pool.close()
+                self.pool.close()
+                self.problems.clear()
             except ExceptionGroup as group:
-                self.problems += [str(error) for error in group.exceptions]
+                self.problems = [str(error) for error in group.exceptions]
         return not self.problems
 
     def _engines_for(self, asked: frozenset[str]) -> frozenset[str]:
@@ -213,6 +233,7 @@ class LimaSession:
 
     def _guarded(self, start: Callable[[], Instance]) -> Instance:
         """Start, and skip the test instead of failing it where that was asked for."""
+        self.signals.install()
         try:
             return start()
         except (HostError, LimactlMissingError, LimactlVersionError) as error:

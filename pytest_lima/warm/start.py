@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pytest_lima.boot import Boot, Booted
-from pytest_lima.errors import HostError, InstanceDiedError, LimaError
+from pytest_lima.errors import HostError, InstanceDiedError, LimaError, StartError
 from pytest_lima.guest.readiness import Waiting
+from pytest_lima.lima import evidence
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.template import FilledTemplate
 from pytest_lima.observer import Observer
@@ -25,6 +26,7 @@ Then = Callable[[Booted], None]
 Cold = Callable[[Then], tuple[Boot, Booted]]
 
 _GIB = 1024**3
+_PORT_TRIES = 2
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,17 @@ def start_again(order: Order) -> tuple[Boot, Booted]:
 
 
 def _warm(order: Order, golden: Golden) -> tuple[Boot, Booted]:
+    for _ in range(_PORT_TRIES):
+        try:
+            return _woken(order, golden)
+        except StartError as error:
+            if not evidence.port_was_taken(error):
+                raise
+        order.delete()
+    return _woken(order, golden)
+
+
+def _woken(order: Order, golden: Golden) -> tuple[Boot, Booted]:
     resume = Resume(order.host, order.name, order.filled, order.timeout, order.observer, golden)
     try:
         resume.lay_out()

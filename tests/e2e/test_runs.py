@@ -45,6 +45,19 @@ def test_packages_of_a_monorepo_share_a_vm_which_is_stopped(a_run: Callable[...,
     run.assert_nothing_left()
 
 
+def test_packages_one_after_another_share_a_vm(a_run: Callable[..., Run]) -> None:
+    """The example's script: three runs of pytest, one boot."""
+    run = a_run()
+    run.argv = [str(_EXAMPLES / "monorepo" / "each"), "-v"]
+    status, output = run.finish()
+    assert status == 0
+    [name] = re.findall(r"lima (pl-\w+): ready", output)
+    assert re.findall(r"lima (pl-\w+): joined", output) == [name, name]
+    assert output.count(" passed in ") == 3
+    assert f"removed {name}" in output
+    run.assert_nothing_left()
+
+
 def test_a_failed_test_keeps_its_vm_and_shows_its_logs(
     a_run: Callable[..., Run], tmp_path: Path
 ) -> None:

@@ -18,7 +18,7 @@ PACKAGE = "pytest_lima"
 # hands out names of the engine, so it counts as standing on top of it.
 ROOMS = (
     "errors", "settings", "spec", "observer",
-    "lima", "guest", "boot", "instance", "warm", "ownership", "", "plugin",
+    "lima", "guest", "boot", "instance", "warm", "ownership", "", "cli", "plugin",
 )  # fmt: skip
 
 OWNERS = {
@@ -30,7 +30,7 @@ OWNERS = {
     "qemu": "pytest_lima.lima.qmp",
     "filelock": "pytest_lima.ownership.ledger",
     "platformdirs": "pytest_lima.ownership.ledger",
-    "psutil": "pytest_lima.ownership.ledger",
+    "psutil": "pytest_lima.lima.identity",
 }
 # Some modules of a standard library start processes too.
 STARTERS = {"multiprocessing", "pty", "asyncio", "concurrent.futures.process"}

@@ -15,8 +15,6 @@ from pytest_lima.boot import Boot, Booted
 from pytest_lima.errors import (
     CommandError,
     HostKeyError,
-    InstanceDiedError,
-    LimaError,
     ProvisionError,
     ReadyTimeoutError,
     StartError,
@@ -25,7 +23,7 @@ from pytest_lima.guest import readiness
 from pytest_lima.guest.commands import CommandResult, run
 from pytest_lima.guest.hostkeys import HostKeys
 from pytest_lima.guest.ssh import connect
-from pytest_lima.lima import engines, evidence, host, limactl, paths, template
+from pytest_lima.lima import engines, host, limactl, paths, template
 from pytest_lima.settings import resolve
 from pytest_lima.spec import MachineSpec
 
@@ -239,21 +237,6 @@ def info(folder: Path, pid: int, **config: object) -> limactl.InstanceInfo:
     return limactl.InstanceInfo(
         "pl-1", "Running", folder, "qemu", "x86_64", 2, 2048, 60022, 0, pid, config
     )
-
-
-def test_the_death_of_a_vm_has_its_last_words(tmp_path, tool, gone) -> None:
-    evidence.check_alive(info(tmp_path, os.getpid()), None)
-    (tmp_path / "serial.log").write_text("booting\nKernel panic - not syncing\n")
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0)
-    os.waitpid(pid, 0)
-    cause = LimaError("lost")
-    with pytest.raises(InstanceDiedError, match="the VM pl-1 has died") as caught:
-        evidence.check_alive(info(tmp_path, pid), cause)
-    assert "Kernel panic" in (caught.value.seen or "")
-    assert caught.value.log == str(tmp_path / "serial.log")
-    assert caught.value.__cause__ is cause
 
 
 def test_keys_are_looked_for_until_lima_is_ready_and_a_moment_longer(tries, monkeypatch) -> None:

@@ -52,10 +52,12 @@ def test_an_option_s_row_says_its_default_and_choices(option: Option) -> None:
     default, meaning = OPTION_ROWS[option.flag]
     if option.name == "template":
         assert default == f"`{DEFAULT_TEMPLATE}`"
+    elif option.switch:
+        assert default == "`off`"
     elif option.default in (None, ()):
         # Decided later, by the template or the host: said in words.
         assert default
-        assert option.default is None or default == "none"
+        assert option.default is None or default.startswith("none")
     elif isinstance(option.default, float):
         assert default == f"`{option.default:g}`"
     else:
@@ -119,3 +121,12 @@ def test_python_in_the_docs_compiles(page: Path) -> None:
         if "->" in block.splitlines()[-1] or block.startswith("lima_instance(*"):
             continue  # a signature, no program
         compile(block, page.name, "exec")
+
+
+def test_every_promise_has_tests_and_every_such_test_a_promise() -> None:
+    promised = set(re.findall(r"^(\d+)\. ", (ROOT / "PROMISES.md").read_text(), re.MULTILINE))
+    sources = "".join(path.read_text() for path in (ROOT / "tests" / "promises").glob("test_*.py"))
+    tested = {
+        str(int(number)) for number in re.findall(r"^def test_(\d\d)_", sources, re.MULTILINE)
+    }
+    assert promised == tested

@@ -43,6 +43,9 @@ class Agent:
         signal.signal(signal.SIGINT, self._end)
         signal.signal(signal.SIGTERM, self._end)
         (self._dir / "ha.pid").write_text(f"{os.getpid()}\n")
+        api = socket.socket(socket.AF_UNIX)
+        api.bind(str(self._dir / "ha.sock"))
+        api.listen()
         self._log("debug", "Hostagent starting")
         with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
             self._port = listener.getsockname()[1]

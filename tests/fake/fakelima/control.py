@@ -172,6 +172,8 @@ class FakeLima:
 
     def close(self) -> None:
         """End what still runs, one process at a time, and remove the folder."""
+        for pid in common.pids_with("XDG_STATE_HOME", self.env["XDG_STATE_HOME"]):
+            common.kill(pid)  # a reaper that waits for a kept VM to become idle
         for _ in range(3):  # what was being started while the first were killed
             for pid in self.processes():
                 common.kill(pid)

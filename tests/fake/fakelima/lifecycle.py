@@ -59,6 +59,7 @@ def _make_key(folder: Path) -> None:
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     if done.returncode:
         fatal(f"failed to run [ssh-keygen]: {done.stdout.decode()}{done.stderr.decode()}")
+    (folder / "networks.yaml").write_text("{}\n")
 
 
 def start(args: list[str]) -> None:

@@ -1,8 +1,7 @@
+"""The ledger's files, locks and members."""
+
 from __future__ import annotations
 
-import json
-import os
-import stat
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -10,88 +9,87 @@ from pathlib import Path
 import pytest
 
 from pytest_lima.errors import HostError
-from pytest_lima.ownership import ledger as module
-from pytest_lima.ownership.ledger import Ledger, Owner, Record, this_process
+from pytest_lima.lima.identity import Identity, this_process
+from pytest_lima.ownership import ledger as ledgers
+from pytest_lima.ownership.ledger import Ledger
+from pytest_lima.ownership.record import Record
+
+MINE = this_process()
+RECORD = Record("pl-1", "/h", "/bin/limactl", "key", "run", MINE, MINE)
 
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
-    return Ledger(tmp_path / "state" / "instances")
+    return Ledger(tmp_path / "instances")
 
 
-def record(name: str = "pl-1", **changes: object) -> Record:
-    return replace(
-        Record(name, "/home/ann/.pytest-lima", "/usr/bin/limactl", "key", this_process()),
-        **changes,  # type: ignore[arg-type]
-    )
+def test_records_are_written_read_and_forgotten(ledger: Ledger, tmp_path: Path) -> None:
+    ledger.write(RECORD)
+    ledger.write(replace(RECORD, name="pl-2", keep=True))
+    assert ledger.read("pl-1") == RECORD
+    assert [record.name for record in ledger.records()] == ["pl-1", "pl-2"]
+    ledger.note_phase("pl-1", "booting")
+    assert ledger.phase("pl-1") == "booting"
+    ledger.forget("pl-1")
+    ledger.forget("pl-1")
+    assert (ledger.read("pl-1"), ledger.phase("pl-1")) == (None, "")
+    assert [path.name for path in (tmp_path / "instances").iterdir()] == ["pl-2.json"]
 
 
-def dead() -> Owner:
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0)
-    os.waitpid(pid, 0)
-    return replace(this_process(), pid=pid)
+def test_it_is_private(ledger: Ledger, tmp_path: Path) -> None:
+    assert (tmp_path / "instances").stat().st_mode & 0o777 == 0o700
 
 
-def test_records_are_there_for_every_later_run(ledger, tmp_path) -> None:
-    assert ledger.records() == []
-    ledger.write(record("pl-2"))
-    ledger.write(record("pl-1"))
-    again = Ledger(tmp_path / "state" / "instances")
-    assert again.records() == [record("pl-1"), record("pl-2")]
-    again.forget("pl-1")
-    again.forget("pl-1")
-    assert ledger.records() == [record("pl-2")]
-    assert stat.S_IMODE((tmp_path / "state" / "instances").stat().st_mode) == 0o700
+def test_what_can_not_be_read_is_named_and_left(ledger: Ledger, tmp_path: Path) -> None:
+    ledger.write(RECORD)
+    bad = tmp_path / "instances" / "pl-3.json"
+    bad.write_text('{"version": 7}')
+    assert [record.name for record in ledger.records()] == ["pl-1"]
+    assert list(ledger.unreadable()) == [bad]
+    assert "version 7" in ledger.unreadable()[bad]
+    assert bad.exists()
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [{}, {"pid": 2**22 + 1}, {"started": 1.0}, {"boot_id": "another"}],
-    ids=["itself", "no-such-pid", "pid-of-another", "before-the-hosts-reboot"],
-)
-def test_an_owner_is_alive_if_it_is_that_very_process(changes) -> None:
-    assert replace(this_process(), **changes).alive() is (changes == {})
+def test_the_lock_keeps_others_out(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledgers, "_LOCK_TIMEOUT", 0.2)
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with Ledger(tmp_path / "instances").lock():
+            held.set()
+            done.wait(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(10)
+    with pytest.raises(HostError, match="has held the ledger") as caught, ledger.lock():
+        pass
+    assert f"process {MINE.pid} for" in str(caught.value)
+    done.set()
+    thread.join()
+    with ledger.lock():
+        pass
 
 
-def test_orphans_are_those_of_dead_owners_that_nobody_wanted_to_keep(ledger) -> None:
-    ledger.write(record("pl-live"))
-    ledger.write(record("pl-dead", owner=dead()))
-    ledger.write(record("pl-kept", owner=dead()))
-    ledger.keep("pl-kept")
-    ledger.keep("pl-unknown")
-    assert [one.name for one in ledger.orphans()] == ["pl-dead"]
-    assert {one.name for one in ledger.records()} == {"pl-live", "pl-dead", "pl-kept"}
+def test_only_a_fresh_home_is_created_in_alone(ledger: Ledger, tmp_path: Path) -> None:
+    fresh, used = tmp_path / "fresh", tmp_path / "used"
+    for name in ("user.pub", "networks.yaml"):
+        (used / "_config").mkdir(parents=True, exist_ok=True)
+        (used / "_config" / name).touch()
+    with ledger.first_create(used), ledger.first_create(used):
+        pass  # side by side
+    before = {path.name for path in (tmp_path / "instances").iterdir()}
+    assert not before
+    with ledger.first_create(fresh):
+        assert any(path.name.startswith("create-") for path in (tmp_path / "instances").iterdir())
 
 
-def test_what_is_no_record_is_left_alone(ledger, tmp_path) -> None:
-    folder = tmp_path / "state" / "instances"
-    texts = ["", "{", "[]", "null", "{}", json.dumps({"version": 99, "name": "pl-9"})]
-    for number, text in enumerate(texts):
-        (folder / f"pl-{number}.json").write_text(text)
-    (folder / "pl-half.tmp").write_text("{")
-    assert ledger.orphans() == ledger.records() == []
-    assert len(list(folder.iterdir())) == len(texts) + 1
-
-
-def test_the_lock_is_one_at_a_time_and_ends_with_an_error(ledger, tmp_path, monkeypatch) -> None:
-    other = Ledger(tmp_path / "state" / "instances")
-    order: list[str] = []
-
-    def wait() -> None:
-        with other.lock():
-            order.append("other")
-
-    waiter = threading.Thread(target=wait)
-    with pytest.raises(ZeroDivisionError), ledger.lock():
-        waiter.start()
-        waiter.join(0.3)
-        order.append("first")
-        raise ZeroDivisionError
-    waiter.join(10)
-    assert order == ["first", "other"]
-
-    monkeypatch.setattr(module, "_LOCK_TIMEOUT", 0.1)
-    with ledger.lock(), pytest.raises(HostError, match="fuser"), other.lock():
-        pytest.fail("it is held")
+def test_members_are_the_living(ledger: Ledger) -> None:
+    assert ledger.members("run") == []
+    ledger.join("run", MINE)
+    ledger.join("run", Identity(4194304, 1.0, MINE.host))
+    assert ledger.members("run") == [MINE]
+    ledger.leave("run", MINE)
+    assert ledger.members("run") == []

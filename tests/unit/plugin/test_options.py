@@ -31,6 +31,8 @@ def test_every_row_is_a_flag_and_an_ini_key() -> None:
     for option in OPTIONS:
         assert parser.flags[option.flag]["default"] is None
         action, kind = ("append", "linelist") if option.repeatable else ("store", "string")
+        if option.switch:
+            action = "store_const"
         assert parser.flags[option.flag]["action"] == action
         assert parser.ini[option.ini]["type"] == kind
 

@@ -4,7 +4,7 @@ pytestmark = pytest.mark.lima
 
 
 def test_worker_has_its_user(lima, team):
-    lima.run(f"useradd --gid {team} worker", user="root")
+    lima.run(f"id -u worker || useradd --gid {team} worker", user="root")
     assert lima.run("id -gn worker").stdout.strip() == team
     lima.run("echo worker >>/var/tmp/visitors")
 

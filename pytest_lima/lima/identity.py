@@ -1,0 +1,131 @@
+"""Which process is which: the one owner of psutil.
+
+A pid alone names nobody: it is used again, in containers within minutes. So a process is told
+by pid and start time, and none is signalled before its command line was seen to be ours.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+_END_TIMEOUT = 5.0
+_POLL = 0.01
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A process, told apart from later ones with the same pid.
+
+    Attributes:
+        pid: Its id.
+        started: When it was started: clock ticks since boot on Linux, which no change of the
+            clock moves; elsewhere seconds since the epoch.
+        host: The boot of the host, and the pid namespace, in which the id counts.
+    """
+
+    pid: int
+    started: float
+    host: str
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether it is in another container of this host, where pids tell us nothing."""
+        here = this_host()
+        return self.host != here and self.host.split()[:1] == here.split()[:1]
+
+    def alive(self) -> bool:
+        """Whether that very process still runs; a zombie doesn't."""
+        return self.host == this_host() and _start_time(self.pid) == self.started
+
+
+def of(pid: int) -> Identity | None:
+    """The process that has this pid now; None where there is none."""
+    started = _start_time(pid) if pid > 0 else None
+    return None if started is None else Identity(pid, started, this_host())
+
+
+def this_process() -> Identity:
+    """Who we are."""
+    pid = os.getpid()
+    return Identity(pid, _start_time(pid) or 0.0, this_host())
+
+
+@cache
+def this_host() -> str:
+    """Where pids of ours count: another container of the same host is another place."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return os.uname().nodename
+
+
+def command_line(pid: int) -> tuple[str, ...]:
+    """A process's arguments; empty where there is none, or it isn't for us to see."""
+    import psutil
+
+    try:
+        return tuple(psutil.Process(pid).cmdline())
+    except (psutil.Error, OSError):
+        return ()
+
+
+def find(is_ours: Callable[[Sequence[str]], bool]) -> Iterator[Identity]:
+    """The living processes whose command line ``is_ours`` takes; never this one."""
+    import psutil
+
+    for pid in psutil.pids():
+        argv = command_line(pid) if pid != os.getpid() else ()
+        found = of(pid) if argv and is_ours(argv) else None
+        if found is not None:
+            yield found
+
+
+def kill(processes: Sequence[Identity]) -> list[Identity]:
+    """SIGKILL, and wait for their ends; those that are still there after five seconds."""
+    for process in processes:
+        if process.alive():
+            try:
+                os.kill(process.pid, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                pass  # gone by itself, or not ours; the wait tells which
+    deadline = time.monotonic() + _END_TIMEOUT
+    left = [process for process in processes if process.alive()]
+    while left and time.monotonic() < deadline:
+        time.sleep(_POLL)
+        left = [process for process in left if process.alive()]
+    return left
+
+
+def free_memory() -> int:
+    """MiB that new processes could have without swapping."""
+    import psutil
+
+    return int(psutil.virtual_memory().available) // (1024 * 1024)
+
+
+def _start_time(pid: int) -> float | None:
+    if os.uname().sysname == "Linux":
+        return _start_ticks(pid)
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except psutil.Error:
+        return None
+
+
+def _start_ticks(pid: int) -> float | None:
+    """Fields 3 and 22 of /proc/PID/stat, counted behind the name, which may hold anything."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (OSError, ValueError):
+        return None
+    return None if fields[0] in "ZX" else float(fields[19])

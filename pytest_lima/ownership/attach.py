@@ -1,0 +1,128 @@
+"""Joining an instance that another process has made ready: a worker's, or an earlier run's.
+
+Who makes it ready leaves a file in the instance's folder that says how to reach it. The host
+keys are those pinned by the starter; whether the VM lives and its engines answer is seen anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pytest_lima.boot import Booted
+from pytest_lima.errors import InstanceDiedError
+from pytest_lima.guest import hostkeys, readiness, sockets
+from pytest_lima.guest.readiness import Waiting
+from pytest_lima.guest.sockets import NotAnsweringError, SocketForward
+from pytest_lima.guest.ssh import Address, connect
+from pytest_lima.lima import paths
+from pytest_lima.lima.host import Host
+from pytest_lima.lima.limactl import InstanceInfo
+from pytest_lima.lima.vitals import Vitals
+from pytest_lima.ownership.ledger import Ledger
+
+_FILE = "ready.json"
+_VERSION = 1
+_ANSWER_TIMEOUT = 60.0
+
+
+def write_state(booted: Booted) -> None:
+    """Leave behind how to reach a ready instance; whole or not at all."""
+    state = {
+        "version": _VERSION,
+        "info": {**asdict(booted.info), "dir": str(booted.info.dir)},
+        "address": {**asdict(booted.address), "key": str(booted.address.key)},
+        "sockets": booted.forward.targets if booted.forward else {},
+        "seconds": booted.seconds,
+    }
+    path = paths.our_folder(booted.info.dir) / _FILE
+    half = path.with_suffix(f".{os.getpid()}.tmp")
+    half.write_text(json.dumps(state))
+    half.replace(path)
+
+
+def attach(host: Host, folder: Path, ledger: Ledger, *, set_clock: bool) -> Booted:
+    """Log in to the ready instance in ``folder`` and see that all of it works.
+
+    Args:
+        host: The machine.
+        folder: The instance's.
+        ledger: Has the lock under which a dead forward is started anew.
+        set_clock: Whether it may have slept since it was made ready.
+
+    Raises:
+        InstanceDiedError: It is dead, or its state can't be read.
+        ReadyTimeoutError: It doesn't answer, or an engine of it doesn't.
+        HostKeyError: Something else answers in its place.
+    """
+    vitals = Vitals(folder)
+    vitals.check()
+    waiting = Waiting(time.monotonic() + _ANSWER_TIMEOUT, vitals.check, lambda: None)
+    state = _read_state(folder)
+    address = Address(**{**state["address"], "key": Path(state["address"]["key"])})
+    info = InstanceInfo(**{**state["info"], "dir": folder})
+    keys = hostkeys.from_known_hosts(folder / "pl" / "known_hosts")
+    # Several workers log in at once, which a slow guest's sshd doesn't take at the first try.
+    connection = waiting.until("SSH", lambda: connect(address, keys))
+    try:
+        if set_clock:
+            readiness.set_clock(connection)
+        forward = _forward(state["sockets"], folder, address, host, waiting, ledger)
+    except BaseException:
+        connection.close()
+        raise
+    return Booted(info, address, keys, connection, forward, None, state["seconds"])
+
+
+def _read_state(folder: Path) -> dict[str, Any]:
+    path = folder / "pl" / _FILE
+    try:
+        state = json.loads(path.read_text())
+        if state["version"] == _VERSION:
+            return dict(state)
+        problem = f"version {state['version']!r}, not {_VERSION}"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        problem = str(error)
+    raise InstanceDiedError(
+        f"{folder.name} can't be joined",
+        seen=f"{path}: {problem}",
+        remedy="it is replaced where that is allowed; else delete it with pytest-lima prune",
+    )
+
+
+def _forward(
+    guest_sockets: dict[str, str],
+    folder: Path,
+    address: Address,
+    host: Host,
+    waiting: Waiting,
+    ledger: Ledger,
+) -> SocketForward | None:
+    """The standing forward, or a new one where it has died."""
+    if not guest_sockets:
+        return None
+    standing = SocketForward.standing(folder / "pl", guest_sockets)
+    if _answers(standing):
+        return standing
+    with ledger.alone_with(folder.name):
+        if _answers(standing):  # another worker was faster
+            return standing
+        standing.close()
+        forward = SocketForward(address, folder / "pl", guest_sockets, host.limactl.env)
+        try:
+            readiness.await_engines(waiting, forward.sockets)
+        except BaseException:
+            forward.close()
+            raise
+        return forward
+
+
+def _answers(forward: SocketForward) -> bool:
+    with contextlib.suppress(NotAnsweringError):
+        return all(sockets.ping(name, path) for name, path in forward.sockets.items())
+    return False

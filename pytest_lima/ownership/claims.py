@@ -1,0 +1,265 @@
+"""Claims on instances: who starts one, who waits for it, who may join, who is the last out.
+
+All decisions are made here, on the ledger and under its lock, and none takes longer than a
+look at the records: starting, waiting and deleting go on outside of it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from pytest_lima.errors import LimaError
+from pytest_lima.lima import paths
+from pytest_lima.lima.identity import Identity, this_process
+from pytest_lima.lima.limactl import Limactl
+from pytest_lima.observer import Observer
+from pytest_lima.ownership import failures
+from pytest_lima.ownership.ledger import Ledger
+from pytest_lima.ownership.record import ENDING, FAILED, READY, STARTING, Record
+from pytest_lima.ownership.run import Run
+from pytest_lima.settings import Settings
+
+_LOOK = 0.1
+# A VM that is left for the next run, with nobody having said for how long.
+_REUSE_IDLE = 1800.0
+
+SHARED = "shared"
+KEEP = "keep"
+DELETE = "delete"
+
+
+class Claims:
+    """This process's dealings with the ledger."""
+
+    def __init__(self, ledger: Ledger, settings: Settings, run: Run) -> None:
+        self._ledger = ledger
+        self._settings = settings
+        self._run = run
+
+    def take(
+        self, key: str, facts: Mapping[str, str], limactl: Limactl, most: int
+    ) -> tuple[Record, bool]:
+        """Claim an instance of this key, or the right to start one.
+
+        Args:
+            key: Of the filled template.
+            facts: What it is, for people.
+            limactl: Of the LIMA_HOME it has to be in.
+            most: VMs that the workers of a run may have, with ``--lima-share=worker``.
+
+        Returns:
+            Its record with our lease, and whether it is ours to start.
+        """
+        mine = this_process()
+        with self._ledger.lock():
+            found = self._choose(key, limactl, most)
+            if found is None:
+                found = self._new(paths.instance_name(), key, facts, limactl, shared=True)
+                self._ledger.write(found)
+                return found, True
+            if found.state != FAILED:
+                found = found.leased(mine)
+                self._ledger.write(found)
+            return found, False
+
+    def take_alone(self, name: str, facts: Mapping[str, str], limactl: Limactl) -> Record:
+        """The right to start an instance that nobody else gets."""
+        record = self._new(name, name, facts, limactl, shared=False)
+        with self._ledger.lock():
+            self._ledger.write(record)
+        return record
+
+    def take_over(self, name: str, *, dead: bool, most: int | None = None) -> bool:
+        """The right to make an instance anew, unless somebody living is at it already.
+
+        Args:
+            name: Of the instance.
+            dead: Its VM was seen to be.
+            most: How often that may be done; None: as often as it is needed.
+        """
+        mine = this_process()
+        with self._ledger.lock():
+            record = self._ledger.read(name)
+            if record is None or record.state == ENDING:
+                return False
+            if record.state == STARTING and record.starter.alive() and record.starter != mine:
+                return False
+            spent = most is not None and record.recreated >= most
+            if spent or (record.state == READY and not dead):
+                return False
+            again = record.recreated + (most is not None)
+            self._ledger.write(
+                replace(
+                    record.leased(mine),
+                    state=STARTING,
+                    starter=mine,
+                    recreated=again,
+                    label=self._run.label,
+                )
+            )
+            return True
+
+    def await_ready(self, record: Record, seconds: float, observer: Observer) -> Record | None:
+        """Wait for an instance that somebody else starts.
+
+        Returns:
+            Its record; None when its starter has died, and the claim has to be made again.
+
+        Raises:
+            LimaError: The starter's failure.
+            ReadyTimeoutError: Its time and ours is over.
+        """
+        deadline = time.monotonic() + seconds
+        told = ""
+        while True:
+            now = self._ledger.read(record.name)
+            if now is not None and now.state == READY:
+                return now
+            if now is not None and now.state == FAILED:
+                self.drop(record.name)
+                raise failures.failure_of(now)
+            if now is None or not now.claimable:
+                self.drop(record.name)
+                return None
+            phase = self._ledger.phase(record.name)
+            if phase != told:
+                told = phase
+                observer.phase(record.name, f"waiting for {failures.who(now)}: {phase}")
+            if time.monotonic() > deadline:
+                self.drop(record.name)
+                raise failures.waited_too_long(now, seconds, phase)
+            time.sleep(_LOOK)
+
+    def ready(self, name: str) -> None:
+        """What we have started is ready; those who wait may join."""
+        self._update(name, state=READY)
+
+    def failed(self, name: str, error: LimaError | None) -> str:
+        """It couldn't be started: whoever waits gets the error at once.
+
+        Args:
+            name: Of the instance.
+            error: What went wrong; None when we were interrupted, which is nobody else's.
+
+        Returns:
+            What to do with what is left of it: ``keep`` or ``delete``.
+        """
+        with self._ledger.lock():
+            record = self._ledger.read(name)
+            if record is None:
+                return DELETE
+            record = record.released(this_process())
+            if error is None:
+                self._ledger.write(replace(record, state=ENDING))
+                return DELETE
+            record = replace(record, state=FAILED, failed=True, failure=failures.to_plain(error))
+            keep = self._wanted(record)
+            self._ledger.write(self._kept(record) if keep else record)
+            return KEEP if keep else DELETE
+
+    def settle(self, name: str) -> None:
+        """Nothing is left of what had failed; its error is, for others of this run."""
+        with self._ledger.lock():
+            record = self._ledger.read(name)
+            lasting = record is not None and record.state == FAILED and record.shared
+            if not (lasting and record and (self._run.many or record.holders)):
+                self._ledger.forget(name)
+
+    def release(self, name: str, *, failed: bool) -> str:
+        """Give back an instance: ``shared``, ``keep`` or ``delete``, which is then ours to do."""
+        mine = this_process()
+        with self._ledger.lock():
+            record = self._ledger.read(name)
+            if record is None:
+                return SHARED
+            record = replace(
+                record.released(mine), failed=record.failed or failed, used=time.time()
+            )
+            if record.state == ENDING:
+                # Ours: an interrupt came in between. Another's: let it.
+                return DELETE if record.starter == mine else SHARED
+            if record.holders or self._others_may_want(record, mine):
+                self._ledger.write(record)
+                return SHARED
+            if record.state != FAILED and self._wanted(record):
+                self._ledger.write(self._kept(record))
+                return KEEP
+            self._ledger.write(replace(record, state=ENDING, starter=mine))
+            return DELETE
+
+    def of_run(self) -> list[Record]:
+        """What there is of this run, nobody being at it."""
+        return [record for record in self._ledger.records()
+                if record.run == self._run.id and not record.holders]  # fmt: skip
+
+    def drop(self, name: str) -> None:
+        """Take back a lease, and decide nothing."""
+        with self._ledger.lock():
+            record = self._ledger.read(name)
+            if record is not None:
+                self._ledger.write(record.released(this_process()))
+
+    def _update(self, name: str, **changes: Any) -> None:
+        with self._ledger.lock():
+            record = self._ledger.read(name)
+            if record is not None:
+                self._ledger.write(replace(record, **changes))
+
+    def _choose(self, key: str, limactl: Limactl, most: int) -> Record | None:
+        """The instance to join; one that failed for others of our run; None to make one."""
+        mine = this_process()
+        known = [record for record in self._ledger.records()
+                 if record.shared and record.key == key
+                 and record.home == str(limactl.home) and self._may_join(record)]  # fmt: skip
+        joinable = [record for record in known if record.claimable]
+        if self._run.many and self._settings.share == "worker":
+            free = [record for record in joinable if set(record.holders) <= {mine}]
+            if free or len(joinable) < most:
+                return free[0] if free else None
+            return min(joinable, key=lambda record: len(record.holders))
+        if joinable:
+            return min(joinable, key=lambda record: record.state != READY)
+        failed = [record for record in known if record.state == FAILED
+                  and record.run == self._run.id and record.starter != mine]  # fmt: skip
+        return failed[0] if failed else None
+
+    def _may_join(self, record: Record) -> bool:
+        if record.owner.elsewhere and record.run != self._run.id:
+            return False
+        return record.run == self._run.id or (self._settings.reuse and record.reuse)
+
+    def _new(
+        self, name: str, key: str, facts: Mapping[str, str], limactl: Limactl, *, shared: bool
+    ) -> Record:
+        mine = this_process()
+        return Record(
+            name, str(limactl.home), limactl.path, key, self._run.id, self._run.owner, mine,
+            label=self._run.label, leases=(mine,), used=time.time(), shared=shared,
+            facts=dict(facts),
+            reuse=shared and (self._settings.reuse or self._settings.keep == "always"),
+        )  # fmt: skip
+
+    def _others_may_want(self, record: Record, mine: Identity) -> bool:
+        """Whether a worker of this run that doesn't hold it now could ask for it later."""
+        if self._run.final or not (self._run.many and record.shared):
+            return False
+        if record.run != self._run.id:
+            return False
+        others = [one for one in self._ledger.members(self._run.id) if one != mine]
+        return self._settings.share == "run" and bool(others)
+
+    def _wanted(self, record: Record) -> bool:
+        """Whether it is to be left behind."""
+        if self._settings.teardown == "stop" and record.state == READY:
+            return True
+        keep = self._settings.keep_between_runs
+        return keep == "always" or (keep == "on-failure" and record.failed)
+
+    def _kept(self, record: Record) -> Record:
+        idle = self._settings.idle
+        if idle is None and self._settings.reuse:
+            idle = _REUSE_IDLE
+        return replace(record, keep=True, idle=idle, used=time.time())

@@ -1,0 +1,123 @@
+"""Giving an instance back: to others who use it, to be kept, or to be deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_lima.instance import Instance
+from pytest_lima.lima import host
+from pytest_lima.ownership import removal
+from pytest_lima.ownership.claims import DELETE, SHARED, Claims
+from pytest_lima.ownership.ledger import Ledger
+from pytest_lima.ownership.record import READY, Record
+from pytest_lima.ownership.sweep import Sweeper, Warn
+from pytest_lima.settings import Settings
+
+_STOP_TIMEOUT = 120.0
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An instance that was left behind on purpose.
+
+    Attributes:
+        name: Lima's name of it.
+        enter: The command that opens a shell in it.
+        delete: The command that removes it.
+        idle: Seconds without a user after which it ends by itself; None: never.
+    """
+
+    name: str
+    enter: str
+    delete: str
+    idle: float | None = None
+
+
+class Ending:
+    """What happens to an instance when this process needs it no more.
+
+    Attributes:
+        kept: Those that were left behind, for the summary.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        claims: Claims,
+        settings: Settings,
+        environ: Mapping[str, str],
+        warn: Warn,
+    ) -> None:
+        self.kept: list[Kept] = []
+        self._ledger = ledger
+        self._claims = claims
+        self._settings = settings
+        self._environ = environ
+        self._warn = warn
+        self._sweeper = Sweeper(ledger, environ, warn)
+
+    def give_back(self, name: str, instance: Instance | None, *, failed: bool) -> None:
+        """Release an instance, and do what is ours to do then.
+
+        Raises:
+            CleanupError: Something of it is left, and so is its record.
+        """
+        decision = self._claims.release(name, failed=failed)
+        record = self._ledger.read(name)
+        if decision == SHARED or record is None:
+            if instance is not None:
+                instance.detach()
+        elif decision == DELETE:
+            if instance is not None:
+                instance.disconnect()
+            self._sweeper.end(record)
+        elif self._settings.teardown == "stop" and record.state == READY:
+            self._stop(record, instance)
+            self.note_kept(record)
+        else:
+            if instance is not None:
+                instance.detach()
+            self.note_kept(record)
+
+    def discard(self, record: Record) -> None:
+        """Remove what is left of an instance that could not be started.
+
+        Raises:
+            CleanupError: Something of it is left.
+        """
+        limactl = host.caller(record.limactl, record.home, self._environ)
+        removal.remove(limactl, record.name, self._warn)
+        self._claims.settle(record.name)
+
+    def finish_run(self) -> None:
+        """Of this run, keep or delete what nobody holds and nobody will want any more.
+
+        Raises:
+            CleanupError: Something of one is left.
+        """
+        for record in self._claims.of_run():
+            if record.keep:
+                continue
+            self.give_back(record.name, None, failed=False)
+
+    def kept_by_run(self) -> list[Kept]:
+        """What this run's processes have left behind, whichever of them did."""
+        return [self._as_kept(record) for record in self._claims.of_run() if record.keep]
+
+    def note_kept(self, record: Record) -> None:
+        """For the summary."""
+        self.kept.append(self._as_kept(record))
+
+    def _as_kept(self, record: Record) -> Kept:
+        prefix = f"LIMA_HOME={record.home} {record.limactl}"
+        return Kept(record.name, f"{prefix} shell {record.name}",
+                    f"{prefix} delete --force {record.name}", record.idle)  # fmt: skip
+
+    def _stop(self, record: Record, instance: Instance | None) -> None:
+        if instance is not None:
+            instance.disconnect()
+        limactl = host.caller(record.limactl, record.home, self._environ)
+        limactl.stop(record.name, _STOP_TIMEOUT)
+        removal.end_processes(Path(record.home) / record.name)

@@ -1,0 +1,53 @@
+"""The engine without pytest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from pytest_lima.errors import TemplateError
+from pytest_lima.instance import Instance
+from pytest_lima.lima import engines
+from pytest_lima.observer import Observer
+from pytest_lima.ownership.pool import Pool
+from pytest_lima.settings import Settings, resolve
+from pytest_lima.spec import machine_spec
+
+
+@contextmanager
+def lima_instance(
+    *,
+    name: str | None = None,
+    engine: str = "none",
+    settings: Settings | None = None,
+    observer: Observer | None = None,
+    **spec: Any,
+) -> Iterator[Instance]:
+    """A ready VM without pytest, deleted at the end of the ``with`` block.
+
+    Args:
+        name: A part of the instance's name.
+        engine: ``docker``, ``containerd``, ``both`` or ``none``.
+        settings: By default from the ``PYTEST_LIMA_*`` variables.
+        observer: Gets the phases of the boot; by default they are logged.
+        **spec: As for the marker: template, vmtype, cpus, memory, disk, provision, mounts,
+            networks, set, param, arch, overrides.
+
+    Raises:
+        LimaError: Whatever kept it from being ready.
+    """
+    chosen = settings or resolve({}, os.environ, {})
+    if engine not in engines.ENGINES:
+        raise TemplateError(
+            f"engine={engine!r} is not accepted; give one of " + ", ".join(engines.ENGINES)
+        )
+    asked = replace(machine_spec(**spec), engines=engines.ENGINES[engine])
+    default = chosen.templates[0]
+    pool = Pool(chosen, os.environ, observer or Observer())
+    try:
+        yield pool.create(asked.filled(chosen, default, {}), name)
+    finally:
+        pool.close()

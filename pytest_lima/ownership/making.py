@@ -1,0 +1,201 @@
+"""From an order to an instance: join one that is there, wait for one, start or mend one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from pytest_lima.boot import Boot, Booted
+from pytest_lima.errors import CleanupError, LimaError, StartError
+from pytest_lima.instance import Instance
+from pytest_lima.lima.identity import this_process
+from pytest_lima.lima.vitals import Vitals
+from pytest_lima.observer import Observer
+from pytest_lima.ownership import removal, starting
+from pytest_lima.ownership.attach import attach, write_state
+from pytest_lima.ownership.claims import KEEP, Claims
+from pytest_lima.ownership.ending import Ending
+from pytest_lima.ownership.facts import describe, differences, most_vms
+from pytest_lima.ownership.failures import failure_of
+from pytest_lima.ownership.ledger import Ledger
+from pytest_lima.ownership.record import FAILED, Record
+from pytest_lima.ownership.run import Run
+from pytest_lima.ownership.starting import Order
+from pytest_lima.settings import Settings
+
+_WAIT_MARGIN = 30.0
+_ATTEMPTS = 5
+
+_How = Callable[[Order, Observer, Ledger], tuple[Boot, Booted]]
+
+
+class Maker:
+    """Makes the instances of a pool."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        claims: Claims,
+        ending: Ending,
+        settings: Settings,
+        observer: Observer,
+        run: Run,
+    ) -> None:
+        self._ledger = ledger
+        self._claims = claims
+        self._ending = ending
+        self._settings = settings
+        self._observer = observer
+        self._run = run
+
+    def shared(self, order: Order) -> tuple[Order, Instance]:
+        """An instance that others may use too; the order with its name.
+
+        Raises:
+            LimaError: Whatever kept it from being ready.
+        """
+        facts = describe(order)
+        most = most_vms(self._settings.max_vms, order, self._run.free_memory)
+        for _ in range(_ATTEMPTS):
+            record, ours = self._claims.take(order.filled.key, facts, order.host.limactl, most)
+            named = replace(order, name=record.name)
+            if ours:
+                self._tell_differences(record)
+                return named, self._made(named, starting.start)
+            instance = self._join(record, named)
+            if instance is not None:
+                return named, instance
+        raise StartError(
+            "no VM of this kind stays",
+            seen=f"{_ATTEMPTS} of them have died in other processes while this one waited",
+            remedy="see the reports of the others",
+        )
+
+    def alone(self, order: Order) -> Instance:
+        """An instance that nobody else gets.
+
+        Raises:
+            LimaError: Whatever kept it from being ready; nothing of it is left.
+        """
+        self._claims.take_alone(order.name, describe(order), order.host.limactl)
+        return self._made(order, starting.start)
+
+    def renew(self, order: Order, instance: Instance) -> bool:
+        """Give a dead instance a new VM under its old name; whether it has one now.
+
+        Raises:
+            LimaError: Whatever kept the new one from being ready.
+        """
+        dead = Vitals(instance.dir).cause_of_death() is not None
+        if self._claims.take_over(order.name, dead=dead, most=self._settings.recreate):
+            self._observer.warn(f"{order.name} has died and is made anew")
+            removal.remove(order.host.limactl, order.name, self._observer.warn)
+            instance.replace(*self._boot(order, starting.start))
+            return True
+        record = self._ledger.read(order.name)
+        if record is None or not record.claimable:
+            return False
+        if self._claims.await_ready(record, order.timeout + _WAIT_MARGIN, self._observer) is None:
+            return False
+        if Vitals(instance.dir).cause_of_death() is not None:
+            return False
+        instance.replace(*self._attached(order, set_clock=False))
+        return True
+
+    def _join(self, record: Record, order: Order) -> Instance | None:
+        """Wait until it is ready and log in; None when the claim has to be made again."""
+        if record.state == FAILED:
+            raise failure_of(record)
+        wait = order.timeout + _WAIT_MARGIN
+        if self._claims.await_ready(record, wait, self._observer) is None:
+            return None
+        begun = time.monotonic()
+        try:
+            other_run = record.run != self._run.id
+            instance = Instance(order.host, *self._attached(order, set_clock=other_run))
+        except LimaError as error:
+            return self._mend(record, order, error)
+        self._observer.joined(order.name, time.monotonic() - begun)
+        return instance
+
+    def _attached(self, order: Order, *, set_clock: bool) -> tuple[Boot, Booted]:
+        folder = order.host.limactl.home / order.name
+        boot = starting.boot_of(order, self._observer)
+        return boot, attach(order.host, folder, self._ledger, set_clock=set_clock)
+
+    def _mend(self, record: Record, order: Order, error: LimaError) -> Instance | None:
+        """One of an earlier run that is stopped or broken is started again, or replaced."""
+        folder = Path(record.home) / record.name
+        dead = Vitals(folder).cause_of_death() is not None
+        others = [one for one in record.holders if one != this_process()]
+        if record.run == self._run.id or (others and not dead):
+            self._claims.drop(record.name)
+            raise error
+        if not self._claims.take_over(record.name, dead=True):
+            return None
+        if not dead or record.failed or not (folder / "disk").exists():
+            self._observer.warn(f"{record.name} is replaced: {error.what}")
+            removal.remove(order.host.limactl, record.name, self._observer.warn)
+            return self._made(order, starting.start)
+        self._observer.warn(f"{record.name} is started again: {error.what}")
+        removal.halt(folder, self._observer.warn)
+        try:
+            return self._made(order, starting.restart)
+        except LimaError as again:
+            self._observer.warn(f"{record.name} is replaced, as it didn't start: {again.what}")
+            return None
+
+    def _made(self, order: Order, how: _How) -> Instance:
+        return Instance(order.host, *self._boot(order, how), lambda: self._anew(order))
+
+    def _anew(self, order: Order) -> tuple[Boot, Booted]:
+        """For a reset: the instance from nothing under its name, if nobody else uses it."""
+        record = self._ledger.read(order.name)
+        others = [one for one in record.holders if one != this_process()] if record else []
+        if others:
+            raise LimaError(
+                f"{order.name} can't be reset: {len(others)} other processes use it",
+                remedy="ask for a VM of the test's own, with lima_fresh or fresh=True",
+            )
+        removal.remove(order.host.limactl, order.name, self._observer.warn)
+        return self._boot(order, starting.start)
+
+    def _boot(self, order: Order, how: _How) -> tuple[Boot, Booted]:
+        """Boot what is recorded as ours to start; nothing is left of it when that fails."""
+        try:
+            boot, booted = how(order, self._observer, self._ledger)
+            write_state(booted)
+        except BaseException as error:
+            try:
+                self._give_up(order.name, error if isinstance(error, LimaError) else None)
+            except CleanupError:
+                pass  # what kept it from booting says more; close() tries again, and tells
+            finally:
+                self._observer.failed(order.name)
+            raise
+        self._claims.ready(order.name)
+        return boot, booted
+
+    def _give_up(self, name: str, error: LimaError | None) -> None:
+        decision = self._claims.failed(name, error)
+        record = self._ledger.read(name)
+        if record is None:
+            return
+        if decision == KEEP and (Path(record.home) / name / "lima.yaml").exists():
+            self._ending.note_kept(record)
+            return
+        self._ending.discard(record)
+
+    def _tell_differences(self, ours: Record) -> None:
+        """Why a VM that is there to be reused isn't."""
+        if not self._settings.reuse:
+            return
+        for record in self._ledger.records():
+            if record.reuse and record.claimable and record.run != self._run.id:
+                reasons = differences(ours.facts, record.facts)
+                if record.home != ours.home:
+                    reasons = [f"its LIMA_HOME is {record.home}"]
+                if reasons:
+                    self._observer.warn(f"{record.name} is not reused: {'; '.join(reasons)}")

@@ -1,0 +1,93 @@
+"""The reaper: a process beside pytest that deletes what pytest can't when it is killed.
+
+``python -m pytest_lima.ownership.reaper PID STARTED HOST``. Standard input is a pipe that only
+pytest writes to: its end means that pytest has ended, however that came about. What is then
+without an owner and without users is deleted. VMs that were kept with an idle limit are waited
+for and deleted as well. Light on purpose: no pytest, no paramiko, no yaml.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import sys
+import time
+
+from pytest_lima.lima.identity import Identity
+from pytest_lima.lima.process import GOODBYE
+from pytest_lima.ownership.ledger import Ledger, state_folder
+from pytest_lima.ownership.sweep import Sweeper, seconds_until_idle
+
+READY = b"pytest-lima reaper ready\n"
+_LOOK = 1.0
+_IDLE_LOOK = 30.0
+_TRIES = 5
+_LOG_LIMIT = 1024 * 1024
+
+_log = logging.getLogger("pytest_lima.reaper")
+
+
+def main(argv: list[str]) -> None:
+    """Wait for the end of the process in ``argv``, then sweep."""
+    parent = Identity(int(argv[0]), float(argv[1]), argv[2])
+    os.chdir("/")
+    ledger = Ledger()
+    _open_log()
+    # Whoever waits for the end of our output, such as a CI runner's pipe, mustn't wait for us.
+    os.write(1, READY)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    dismissed = _await_end(parent)
+    sweeper = Sweeper(ledger, os.environ, _log.warning)
+    if not dismissed:
+        _sweep(ledger, sweeper)
+    while (seconds := seconds_until_idle(ledger.records())) is not None:
+        time.sleep(min(seconds + 0.1, _IDLE_LOOK))
+        _sweep(ledger, sweeper)
+
+
+def _await_end(parent: Identity) -> bool:
+    """Until the pipe ends, or its other end lives on in a fork of pytest but pytest doesn't.
+
+    Returns:
+        Whether we were told to go, nothing being left to watch over.
+    """
+    while True:
+        readable, _, _ = select.select([0], [], [], _LOOK)
+        said = os.read(0, 4096) if readable else b""
+        if said == GOODBYE:
+            return True
+        if readable:
+            break
+        if not parent.alive():
+            return False
+    deadline = time.monotonic() + _LOOK
+    while parent.alive() and time.monotonic() < deadline:
+        time.sleep(0.01)  # the pipe ends a moment before the process does
+    return False
+
+
+def _sweep(ledger: Ledger, sweeper: Sweeper) -> None:
+    """A few tries: a worker that was killed with its controller may end a moment later."""
+    for _ in range(_TRIES):
+        for name in sweeper.orphans():
+            _log.warning("removed %s", name)
+        if not any(not one.owner.alive() and not one.keep for one in ledger.records()):
+            return
+        time.sleep(_LOOK)
+
+
+def _open_log() -> None:
+    path = state_folder() / "reaper.log"
+    too_long = path.exists() and path.stat().st_size > _LOG_LIMIT
+    logging.basicConfig(
+        filename=path,
+        filemode="w" if too_long else "a",
+        format=f"%(asctime)s {os.getpid()} %(message)s",
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

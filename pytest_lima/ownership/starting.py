@@ -1,0 +1,132 @@
+"""How a machine is started: the seam between who owns it and how it comes to be ready."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pytest_lima.boot import Boot, Booted
+from pytest_lima.errors import StartError
+from pytest_lima.lima import evidence, logs, paths
+from pytest_lima.lima.host import Host
+from pytest_lima.lima.template import FilledTemplate
+from pytest_lima.observer import Observer
+from pytest_lima.ownership import removal
+from pytest_lima.ownership.ledger import Ledger
+from pytest_lima.settings import DEFAULT_TEMPLATE
+from pytest_lima.spec import MachineSpec
+from pytest_lima.warm import start as warm
+
+_PORT_TRIES = 2
+
+
+@dataclass(frozen=True)
+class Order:
+    """One machine to be started.
+
+    Attributes:
+        host: Where.
+        name: As what; it is in the ledger already.
+        spec: What was asked for.
+        filled: What limactl gets.
+        timeout: Seconds until it must be ready.
+        mode: ``auto``, ``cold`` or ``warm``.
+        warm_budget: GiB that kept machines may take.
+    """
+
+    host: Host
+    name: str
+    spec: MachineSpec
+    filled: FilledTemplate
+    timeout: float
+    mode: str = "cold"
+    warm_budget: float = 0.0
+
+
+def boot_of(order: Order, observer: Observer) -> Boot:
+    """What boots, and reboots, this machine."""
+    return Boot(order.host, order.name, order.filled, order.timeout, observer)
+
+
+def start(order: Order, observer: Observer, ledger: Ledger) -> tuple[Boot, Booted]:
+    """Make the instance and start it until it is ready, warm or cold.
+
+    Raises:
+        LimaError: Whatever kept it from being ready; the caller removes what is left of it.
+    """
+    noted = Noted(observer, ledger)
+    return warm.start(warm.Order(
+        order.host, order.name, order.filled, order.spec.template or DEFAULT_TEMPLATE,
+        _edits(order.spec), order.timeout, noted, order.mode, order.warm_budget,
+        lambda then: _cold(order, noted, ledger, then),
+        lambda: removal.remove(order.host.limactl, order.name, observer.warn),
+    ))  # fmt: skip
+
+
+def _cold(order: Order, observer: Observer, ledger: Ledger, then: warm.Then) -> tuple[Boot, Booted]:
+    boot = boot_of(order, observer)
+    home = order.host.limactl.home
+    yaml = paths.template_file(home, order.name)
+    yaml.write_text(order.filled.text)
+    with ledger.first_create(home):
+        boot.create(yaml, _edits(order.spec))
+    yaml.unlink()
+    for _ in range(_PORT_TRIES):
+        try:
+            return boot, boot.start(then)
+        except StartError as error:
+            if not evidence.port_was_taken(error):
+                raise
+            observer.warn(f"{order.name}: its SSH port was taken meanwhile; another is tried")
+        removal.halt(home / order.name, observer.warn)
+        logs.clear(home / order.name)
+        boot = boot_of(order, observer)
+    return boot, boot.start(then)
+
+
+def restart(order: Order, observer: Observer, ledger: Ledger) -> tuple[Boot, Booted]:
+    """Start an instance that is there and stopped.
+
+    Raises:
+        LimaError: Whatever kept it from being ready.
+    """
+    boot = boot_of(order, Noted(observer, ledger))
+    logs.clear(order.host.limactl.home / order.name)
+    return boot, boot.start()
+
+
+def _edits(spec: MachineSpec) -> tuple[str, ...]:
+    return (*(f"--set={expression}" for expression in spec.set),
+            *(f"--param={key}={value}" for key, value in spec.param))  # fmt: skip
+
+
+class Noted(Observer):
+    """Passes everything on, and lets waiting processes read the phase in the ledger."""
+
+    def __init__(self, observer: Observer, ledger: Ledger) -> None:
+        self._observer = observer
+        self._ledger = ledger
+
+    def phase(self, instance: str, phase: str) -> None:
+        """Pass it on and write it down."""
+        self._ledger.note_phase(instance, phase)
+        self._observer.phase(instance, phase)
+
+    def tick(self, line: str) -> None:
+        """Pass it on."""
+        self._observer.tick(line)
+
+    def ready(self, instance: str, seconds: float) -> None:
+        """Pass it on."""
+        self._observer.ready(instance, seconds)
+
+    def joined(self, instance: str, seconds: float) -> None:
+        """Pass it on."""
+        self._observer.joined(instance, seconds)
+
+    def failed(self, instance: str) -> None:
+        """Pass it on."""
+        self._observer.failed(instance)
+
+    def warn(self, message: str) -> None:
+        """Pass it on."""
+        self._observer.warn(message)

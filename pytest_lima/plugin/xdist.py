@@ -1,0 +1,164 @@
+"""pytest-xdist: what makes the workers of a run one run, and what its controller does at the end.
+
+A worker is told the run's id and owner; on another host (``--tx ssh=…``) it answers for its own
+VMs, as the ledger there knows nothing of the controller. Nothing here imports pytest-xdist.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_lima.ownership.ledger import Ledger
+    from pytest_lima.ownership.record import Record
+    from pytest_lima.ownership.run import Run
+
+_INPUT = "lima_run"
+_OUTPUT = "lima_in_use"
+_LEAVE_TIMEOUT = 5.0
+_LOOK = 0.5
+
+
+class Workers:
+    """What this process is to the run: its only one, a worker, or the controller of some."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._input: dict[str, Any] | None = getattr(config, "workerinput", None)
+        self._id = ""
+        self._free_memory = 0
+        self._to_finish = False
+        self._alive = 0
+        self._run: Run | None = None
+        self._shown: Boots | None = None
+
+    @property
+    def controls(self) -> bool:
+        """Whether this is the controller."""
+        return bool(self._id)
+
+    def configure(self, node: Any) -> None:
+        """Tell a worker that is about to start which run it belongs to."""
+        from pytest_lima.lima.identity import this_process
+
+        self._id = self._id or secrets.token_hex(8)
+        self._alive += 1
+        mine = this_process()
+        node.workerinput[_INPUT] = [self._id, mine.pid, mine.started, mine.host]
+
+    def run(self) -> Run:
+        """The run, for the pool."""
+        from pytest_lima.lima.identity import Identity, this_host, this_process
+        from pytest_lima.ownership.run import Run
+
+        if self._run is None:
+            if self._input is not None and _INPUT in self._input:
+                id_, pid, started, host = self._input[_INPUT]
+                owner = Identity(pid, started, host) if host == this_host() else this_process()
+                label = str(self._input.get("workerid", ""))
+                self._run = Run(id_, owner, label, many=True, free_memory=self._free_memory)
+            elif self.controls:
+                self._run = Run(self._id, this_process(), many=True, final=True)
+            else:
+                self._run = Run.alone()
+        return self._run
+
+    def join(self) -> None:
+        """This worker has tests that want VMs: it is to be waited for before one ends."""
+        if self._input is None or _INPUT not in self._input:
+            return
+        from pytest_lima.lima.identity import free_memory, this_process
+        from pytest_lima.ownership.ledger import Ledger
+
+        self._free_memory = free_memory()
+        Ledger().join(self._input[_INPUT][0], this_process())
+        self._to_finish = True
+        self._config.workeroutput[_OUTPUT] = True  # type: ignore[attr-defined]
+
+    def collected(self) -> bool:
+        """In the controller, when a worker has collected: whether any wants VMs."""
+        if self._shown is None and _ever_used():
+            from pytest_lima.ownership.ledger import Ledger
+
+            ledger = Ledger()
+            if ledger.members(self._id):
+                self._shown = Boots(self._config, ledger, self._id)
+        return self._shown is not None
+
+    def ended(self, node: Any, error: object) -> None:
+        """A worker has ended; one that crashed can't say whether it had VMs."""
+        self._alive -= 1
+        output = getattr(node, "workeroutput", None) or {}
+        if error or not output or output.get(_OUTPUT):
+            self._to_finish = True
+
+    def left_something(self) -> bool:
+        """Whether the ledger has to be looked at, at the end of this process."""
+        # Workers that were killed have not ended for us; they may have had VMs.
+        if not (self._to_finish or self._alive):
+            return False
+        self._to_finish, self._alive = False, 0
+        if self._shown is not None:
+            self._shown.end()
+        if self.controls:
+            self._await_workers()
+        return True
+
+    def _await_workers(self) -> None:
+        """Those that were interrupted are given a moment to give their VMs back."""
+        from pytest_lima.ownership.ledger import Ledger
+
+        ledger = Ledger()
+        deadline = time.monotonic() + _LEAVE_TIMEOUT
+        while ledger.members(self._id) and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+
+class Boots:
+    """Shows in the controller what its workers start: theirs is no terminal."""
+
+    def __init__(self, config: pytest.Config, ledger: Ledger, run: str) -> None:
+        from pytest_lima.plugin.progress import Progress
+
+        self._progress = Progress(config)
+        self._ledger = ledger
+        self._run = run
+        self._ended = threading.Event()
+        self._told: dict[str, str] = {}
+        threading.Thread(target=self._watch, name="pytest-lima-boots", daemon=True).start()
+
+    def end(self) -> None:
+        """Show nothing more."""
+        self._ended.set()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(_LOOK):
+            for record in self._ledger.records():
+                if record.run == self._run:
+                    self._tell(record)
+
+    def _tell(self, record: Record) -> None:
+        phase = self._ledger.phase(record.name) if record.state == "starting" else record.state
+        before, self._told[record.name] = self._told.get(record.name), phase
+        if not phase or phase == before:
+            return
+        if record.state == "starting":
+            self._progress.phase(record.name, f"{phase} (by {record.label})")
+        elif record.state == "failed":
+            self._progress.failed(record.name)
+        elif record.state == "ready" and before is not None:
+            self._progress.ready(record.name, self._progress.seconds(record.name))
+
+
+def _ever_used() -> bool:
+    """Whether there is a state directory of ours at all, before anything is imported for it."""
+    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    folders = (state, "~/Library/Application Support")
+    return any(Path(folder, "pytest-lima").expanduser().exists() for folder in folders)

@@ -1,0 +1,107 @@
+"""pytest killed at random moments: on a real limactl, host agent and QEMU with an empty disk.
+
+Nothing boots from an empty disk, so a run is killed while it makes and starts its VM, at a
+fraction of what a guest costs. With ``ssh`` replaced by one that always succeeds, Lima takes
+the VM for ready. ``KILLS`` in the environment is the number of kills.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+if TYPE_CHECKING:
+    from conftest import Run
+
+KILLS = int(os.environ.get("KILLS", "12"))
+SSH = '#!/bin/sh\ncase "$*" in *-V*) echo OpenSSH_9.2p1 >&2;; esac\nexit 0\n'
+
+
+@pytest.fixture
+def empty_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A template with nothing on its disk, and the ssh that goes with it."""
+    qemu_img = shutil.which("qemu-img")
+    assert qemu_img is not None
+    disk = tmp_path / "empty.qcow2"
+    subprocess.run([qemu_img, "create", "-q", "-f", "qcow2", disk, "64M"], check=True)
+    template = tmp_path / "empty.yaml"
+    template.write_text(
+        f"images: [{{location: {disk}, arch: x86_64}}]\n"
+        "firmware: {legacyBIOS: true}\ncpus: 1\nmemory: 64MiB\ndisk: 64MiB\n"
+    )
+    ssh = tmp_path / "bin" / "ssh"
+    ssh.parent.mkdir()
+    ssh.write_text(SSH)
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{ssh.parent}:{os.environ['PATH']}")
+    return template
+
+
+def reapers_of(pid: int) -> list[psutil.Process]:
+    return [one for one in psutil.process_iter(["cmdline"])
+            if "pytest_lima.ownership.reaper" in (one.info["cmdline"] or ())
+            and str(pid) in one.info["cmdline"]]  # fmt: skip
+
+
+def nothing_left(run: Run, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and (run.instances() or run.processes()):
+        time.sleep(0.1)
+    run.assert_nothing_left()
+    assert not [path for path in run.home.iterdir() if path.name.startswith("pl-")]
+
+
+def test_kills_at_random_moments_leave_nothing(
+    a_run: Callable[..., Run], empty_disk: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "test_it.py").write_text("def test_it(lima): pass\n")
+    chance = random.Random(4)  # the moments are the same in each run of this test
+    # No command line of a run names its LIMA_HOME: what does is a VM's.
+    run = a_run("test_it.py", f"--rootdir={tmp_path}", "--lima-accel=tcg", "-q",
+                f"--lima-template={empty_disk}")  # fmt: skip
+    for _ in range(KILLS):
+        process = run.start(tmp_path)
+        time.sleep(chance.uniform(0.3, 4.0))
+        process.kill()
+        process.communicate()
+        if chance.random() < 0.1:
+            nothing_left(run, 15)
+    nothing_left(run, 15)
+
+
+def test_what_a_killed_reaper_leaves_goes_with_the_next_run(
+    a_run: Callable[..., Run], empty_disk: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "test_it.py").write_text("def test_it(lima): pass\n")
+    run = a_run("test_it.py", f"--rootdir={tmp_path}", "--lima-accel=tcg", "-q",
+                f"--lima-template={empty_disk}")  # fmt: skip
+    left = 0
+    for _ in range(3):
+        process = run.start(tmp_path)
+        deadline = time.monotonic() + 30
+        while not list(run.home.glob("*/qemu.pid")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        for reaper in reapers_of(process.pid):
+            reaper.kill()
+        process.kill()
+        print(process.communicate()[0])
+        assert len(run.instances()) > left
+        left = len(run.instances())
+    process = run.start(tmp_path)
+    deadline = time.monotonic() + 30
+    while len(list(run.home.glob("*/qemu.pid"))) != 1 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 143, output
+    nothing_left(run, 1)

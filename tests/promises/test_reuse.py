@@ -1,0 +1,127 @@
+"""Promises 11 to 14: between runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+
+import pytest
+
+TEST = """
+def test_it(lima, lima_docker_host):
+    print("VM", lima.name)
+    assert lima.run("touch /etc/seen && echo hello").stdout == "hello\\n"
+"""
+
+
+def record(fake_lima) -> dict[str, object]:
+    [file] = fake_lima.dir.rglob("pytest-lima/instances/*.json")
+    return json.loads(file.read_text())
+
+
+def prune(fake_lima) -> None:
+    from pytest_lima.cli import main
+
+    assert main(["prune", "--all", "--yes"]) == 0
+    fake_lima.assert_clean()
+
+
+def test_11_runs_one_after_another_share_a_vm(pytester, fake_lima):
+    for package in ("api", "web", "db"):
+        folder = pytester.mkdir(package)
+        (folder / "test_it.py").write_text(TEST)
+        result = pytester.runpytest_subprocess(str(folder), "--lima-reuse", "-rP")
+        result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["lima pl-*: joined in *"])
+    assert len(fake_lima.calls("create")) == 1
+    assert record(fake_lima)["leases"] == []
+    assert record(fake_lima)["idle"] == 1800.0
+    prune(fake_lima)
+
+
+def test_11_runs_at_the_same_time_share_it_too(pytester, fake_lima, start):
+    fake_lima.scenario("slow", boot_seconds=1)
+    pytester.makepyfile("import time\ndef test_it(lima):\n    time.sleep(2)\n")
+    runs = [start("--lima-reuse", "-v") for _ in range(3)]
+    assert [run.ends() for run in runs] == [0, 0, 0]
+    assert len(fake_lima.calls("create")) == 1
+    assert sum("joined in" in run.output for run in runs) == 2
+    assert any("waiting for process" in run.output for run in runs)
+    prune(fake_lima)
+
+
+def test_11_the_last_run_may_end_it(pytester, fake_lima):
+    pytester.makepyfile(TEST)
+    pytester.runpytest_subprocess("--lima-reuse").assert_outcomes(passed=1)
+    assert len(fake_lima.instances()) == 1
+    result = pytester.runpytest_subprocess("--lima-reuse", "--lima-keep=never")
+    result.assert_outcomes(passed=1)
+    assert len(fake_lima.calls("create")) == 1
+    fake_lima.assert_clean()
+
+
+def test_11_without_reuse_nothing_is_joined(pytester, fake_lima):
+    pytester.makepyfile(TEST)
+    pytester.runpytest_subprocess("--lima-keep=always").assert_outcomes(passed=1)
+    pytester.runpytest_subprocess().assert_outcomes(passed=1)
+    assert len(fake_lima.calls("create")) == 2
+    pytester.runpytest_subprocess("--lima-reuse").assert_outcomes(passed=1)
+    assert len(fake_lima.calls("create")) == 2
+    prune(fake_lima)
+
+
+def test_12_another_spec_is_not_taken_and_says_why(pytester, fake_lima):
+    pytester.makepyfile(TEST)
+    pytester.runpytest_subprocess("--lima-reuse", "--lima-cpus=2").assert_outcomes(passed=1)
+    result = pytester.runpytest_subprocess("--lima-reuse", "--lima-cpus=3")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["lima warning: pl-* is not reused: cpus is 2, asked for is 3"])
+    assert len(fake_lima.calls("create")) == 2
+    prune(fake_lima)
+
+
+@pytest.mark.parametrize("how", ["stopped", "vm", "agent", "state", "folder"])
+def test_13_one_that_is_not_well_is_mended_or_replaced(pytester, fake_lima, how):
+    pytester.makepyfile(TEST)
+    stop = ["--lima-teardown=stop"] if how == "stopped" else []
+    pytester.runpytest_subprocess("--lima-reuse", *stop).assert_outcomes(passed=1)
+    [name] = fake_lima.instances()
+    folder = fake_lima.home / name
+    if how == "vm":
+        fake_lima.crash(name)
+    elif how == "agent":
+        os.kill(int((folder / "ha.pid").read_text()), signal.SIGKILL)
+    elif how == "state":
+        (folder / "pl" / "ready.json").write_text('{"version": ')
+    elif how == "folder":
+        fake_lima.crash(name)
+        shutil.rmtree(folder)
+    result = pytester.runpytest_subprocess("--lima-reuse")
+    result.assert_outcomes(passed=1)
+    # Started again as it was where that is possible, else made anew.
+    again = how in ("stopped", "vm", "agent")
+    assert len(fake_lima.calls("create")) == (1 if again else 2)
+    assert len(fake_lima.instances()) == 1
+    prune(fake_lima)
+
+
+def test_14_an_idle_one_ends_by_itself(pytester, fake_lima, soon):
+    pytester.makepyfile(TEST)
+    result = pytester.runpytest_subprocess("--lima-reuse", "--lima-idle=2")
+    result.assert_outcomes(passed=1)
+    assert len(fake_lima.instances()) == 1
+    soon()
+
+
+def test_14_one_in_use_is_not_idle(pytester, fake_lima, start, soon):
+    pytester.makepyfile(TEST)
+    pytester.runpytest_subprocess("--lima-reuse", "--lima-idle=6").assert_outcomes(passed=1)
+    pytester.makepyfile(
+        "import time\ndef test_it(lima):\n    time.sleep(9)\n    lima.run('true')\n"
+    )
+    result = pytester.runpytest_subprocess("--lima-reuse", "--lima-idle=6", "--lima-engine=docker")
+    result.assert_outcomes(passed=1)
+    assert len(fake_lima.calls("create")) == 1
+    soon()

@@ -1,0 +1,99 @@
+"""``pytest-lima list`` and ``prune``, in this process, over the fake limactl."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+
+import pytest
+
+from pytest_lima import lima_instance
+from pytest_lima.cli import main
+from pytest_lima.ownership.ledger import Ledger
+from pytest_lima.ownership.record import READY
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def orphan(name: str) -> None:
+    """As if the process that owns it had been killed."""
+    from dataclasses import replace
+
+    ledger = Ledger()
+    record = ledger.read(name)
+    assert record is not None
+    dead = replace(record.owner, started=1.0)
+    ledger.write(replace(record, owner=dead, starter=dead, leases=(), state=READY))
+
+
+def test_with_nothing_there(fake_lima, capsys) -> None:
+    assert main(["list"]) == 0
+    assert capsys.readouterr().out == "no instances of pytest-lima\n"
+    assert main(["prune"]) == 0
+    assert capsys.readouterr().out == "nothing to remove\n"
+    assert main(["list", "--json"]) == main(["prune", "--json"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_list_says_who_owns_and_who_uses_what(fake_lima, capsys) -> None:
+    with lima_instance(cpus=2, memory="1GiB") as vm:
+        assert main(["list"]) == 0
+        heading, row = capsys.readouterr().out.splitlines()
+        assert heading.split() == ["NAME", "STATE", "VM", "OWNER", "USERS", "WHAT"]
+        assert row.split()[:5] == [vm.name, "ready", "running", str(os.getpid()), str(os.getpid())]
+        assert "cpus 2, memory 1.0" in row
+        assert main(["list", "--json"]) == 0
+        [entry] = lines(capsys)
+        assert (entry["name"], entry["users"], entry["orphan"]) == (vm.name, [os.getpid()], False)
+        fake_lima.crash(vm.name)
+        orphan(vm.name)
+        assert main(["list"]) == 0
+        row = capsys.readouterr().out.splitlines()[1]
+        assert row.split()[:6] == [
+            vm.name, "ready", "stopped", str(os.getpid()), "(dead)", "nobody",
+        ]  # fmt: skip
+
+
+def test_prune_takes_the_dead_owners(fake_lima, capsys) -> None:
+    with lima_instance(name="one") as one, lima_instance(name="two") as two:
+        assert main(["prune"]) == 0
+        orphan(one.name)
+        capsys.readouterr()
+        assert main(["prune", "--json"]) == 0
+        assert lines(capsys) == [{"removed": one.name}]
+        assert fake_lima.instances() == [two.name]
+        assert two.run("echo still").stdout == "still\n"
+    fake_lima.assert_clean()
+
+
+@pytest.mark.parametrize(
+    ("answer", "terminal", "removed"),
+    [("y\n", True, True), ("\n", True, False), ("n\n", True, False), ("y\n", False, False)],
+)
+def test_prune_all_asks(fake_lima, capsys, monkeypatch, answer, terminal, removed) -> None:
+    stdin = io.StringIO(answer)
+    monkeypatch.setattr(stdin, "isatty", lambda: terminal)
+    monkeypatch.setattr(sys, "stdin", stdin)
+    with lima_instance() as vm:
+        assert main(["prune", "--all"]) == (0 if removed else 1)
+        told = capsys.readouterr()
+        assert f"{vm.name}: ready, used by process {os.getpid()}" in told.err
+        assert (fake_lima.instances() == []) is removed
+        assert ("Remove all of them?" in told.err) is terminal
+        assert ("--yes" in told.err) is not terminal
+    fake_lima.assert_clean()
+
+
+def test_what_is_no_record_is_told(fake_lima, capsys) -> None:
+    main(["list"])
+    [folder] = fake_lima.dir.rglob("pytest-lima/instances")
+    (folder / "pl-x.json").write_text('{"version": 99}')
+    capsys.readouterr()
+    assert main(["list"]) == 0
+    assert "pl-x.json can't be read: it is of version 99" in capsys.readouterr().out
+    assert main(["list", "--json"]) == 0
+    assert lines(capsys)[0]["problem"].startswith("it is of version 99")

@@ -1,0 +1,86 @@
+"""An instance's life: its processes and its kernel."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pytest_lima.errors import InstanceDiedError
+from pytest_lima.lima.vitals import Vitals, Watch
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
+    processes = {}
+    for name in ("qemu", "ha"):
+        processes[name] = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        (tmp_path / f"{name}.pid").write_text(f"{processes[name].pid}\n")
+    (tmp_path / "serial.log").write_text("login:\n")
+    yield processes
+    for process in processes.values():
+        process.kill()
+        process.wait()
+
+
+def test_it_lives(tmp_path: Path, machine: object) -> None:
+    vitals = Vitals(tmp_path)
+    assert vitals.cause_of_death() is None
+    vitals.check()
+
+
+@pytest.mark.parametrize(("name", "told"), [("qemu", "the VM's"), ("ha", "the host agent's")])
+def test_either_process_is_its_life(
+    tmp_path: Path, machine: dict[str, subprocess.Popen[bytes]], name: str, told: str
+) -> None:
+    vitals = Vitals(tmp_path)
+    machine[name].kill()
+    machine[name].wait()
+    with pytest.raises(InstanceDiedError, match=f"has died: {told} process") as caught:
+        vitals.check()
+    assert "login:" in str(caught.value)
+    assert "--lima-recreate" in str(caught.value)
+
+
+def test_without_a_process_it_is_dead(tmp_path: Path) -> None:
+    (tmp_path / "qemu.pid").write_text("nonsense")
+    assert Vitals(tmp_path).cause_of_death() == "it has no process"
+
+
+def test_a_panic_is_found_once_it_is_whole(tmp_path: Path, machine: object) -> None:
+    vitals = Vitals(tmp_path)
+    with (tmp_path / "serial.log").open("ab") as console:
+        console.write(b"Kernel panic - not sync")
+        console.flush()
+        vitals.look_at_console()
+        assert vitals.cause_of_death() is None
+        console.write(b"ing: Attempted to kill init!\r\n\x1b[0m")
+    vitals.look_at_console()
+    assert vitals.cause_of_death() == "Kernel panic - not syncing: Attempted to kill init!"
+
+
+def test_what_was_there_before_does_not_count(tmp_path: Path, machine: object) -> None:
+    (tmp_path / "serial.log").write_text("Kernel panic - not syncing: of the boot before\n" * 9)
+    vitals = Vitals(tmp_path)
+    vitals.look_at_console()
+    assert vitals.cause_of_death() is None
+    (tmp_path / "serial.log").write_text("a new start\n")
+    vitals.look_at_console()
+    assert vitals.cause_of_death() is None
+
+
+def test_a_watch_tells_and_ends(
+    tmp_path: Path, machine: dict[str, subprocess.Popen[bytes]], until: Callable[..., bool]
+) -> None:
+    told: list[bool] = []
+    watch = Watch(Vitals(tmp_path), lambda: told.append(True))
+    machine["qemu"].kill()
+    machine["qemu"].wait()
+    assert watch.died.wait(5)
+    assert until(lambda: told == [True])
+    ended = Watch(Vitals(tmp_path), lambda: told.append(False))
+    ended.end()
+    assert told == [True]

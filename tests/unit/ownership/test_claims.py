@@ -1,0 +1,219 @@
+"""Who starts, joins, waits and is the last out, seen from several processes at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pytest_lima.errors import ProvisionError, ReadyTimeoutError, StartError
+from pytest_lima.lima import identity
+from pytest_lima.lima.identity import Identity, this_process
+from pytest_lima.lima.limactl import Limactl
+from pytest_lima.observer import Observer
+from pytest_lima.ownership import claims as module
+from pytest_lima.ownership.claims import DELETE, KEEP, SHARED, Claims
+from pytest_lima.ownership.ledger import Ledger
+from pytest_lima.ownership.record import ENDING, FAILED, READY, STARTING
+from pytest_lima.ownership.run import Run
+from pytest_lima.settings import Settings
+
+LIMACTL = Limactl("/bin/limactl", Path("/h"), {}, {})
+
+
+class Process:
+    """Somebody else, with claims of their own."""
+
+    def __init__(self, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._popen = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        found = identity.of(self._popen.pid)
+        assert found is not None
+        self.identity = found
+        self.ledger = ledger
+        self._monkeypatch = monkeypatch
+
+    def do(self, settings: Settings, run: Run, act: Callable[[Claims], object]) -> object:
+        with self._monkeypatch.context() as patch:
+            patch.setattr(module, "this_process", lambda: self.identity)
+            return act(Claims(self.ledger, settings, run))
+
+    def die(self) -> None:
+        self._popen.kill()
+        self._popen.wait()
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path)
+
+
+@pytest.fixture
+def other(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Iterator[Process]:
+    process = Process(ledger, monkeypatch)
+    yield process
+    process.die()
+
+
+def run_of(owner: Identity | None = None, *, many: bool = True, id_: str = "run") -> Run:
+    return Run(id_, owner or this_process(), "gw0", many=many)
+
+
+def take(claims: Claims, most: int = 9):
+    return claims.take("key", {"cpus": "2"}, LIMACTL, most)
+
+
+def test_the_first_starts_and_the_second_joins(ledger, other) -> None:
+    claims = Claims(ledger, Settings(), run_of())
+    record, ours = take(claims)
+    assert ours
+    assert record.state == STARTING
+    joined, theirs = other.do(Settings(), run_of(), take)
+    assert not theirs
+    assert joined.name == record.name
+    assert set(joined.leases) == {this_process(), other.identity}
+
+
+def test_a_dead_starter_s_is_not_joined(ledger, other) -> None:
+    record, _ = other.do(Settings(), run_of(), take)
+    other.die()
+    again, ours = take(Claims(ledger, Settings(), run_of()))
+    assert ours
+    assert again.name != record.name
+
+
+def test_another_run_s_is_joined_for_reuse_only(ledger, other) -> None:
+    theirs, _ = other.do(Settings(reuse=True), run_of(id_="a", many=False), take)
+    assert take(Claims(ledger, Settings(), run_of(id_="b", many=False)))[1]
+    joined, ours = take(Claims(ledger, Settings(reuse=True), run_of(id_="c", many=False)))
+    assert (joined.name, ours) == (theirs.name, False)
+
+
+def test_each_worker_s_own_up_to_a_number(ledger, other) -> None:
+    settings = Settings(share="worker")
+    claims = Claims(ledger, settings, run_of())
+    first, ours = take(claims, 2)
+    second, theirs = other.do(settings, run_of(), lambda one: take(one, 2))
+    assert ours
+    assert theirs
+    assert first.name != second.name
+    # Whoever comes now shares the one with fewer users.
+    ledger.write(replace(ledger.read(first.name), state=READY))
+    ledger.write(replace(ledger.read(second.name), state=READY, leases=(other.identity,) * 1))
+    third, new = Claims(ledger, settings, run_of()).take("key", {}, LIMACTL, 2)
+    assert not new
+    assert third.name == first.name
+
+
+def test_the_last_out_ends_it(ledger, other) -> None:
+    claims = Claims(ledger, Settings(), run_of(many=False))
+    record, _ = take(claims)
+    claims.ready(record.name)
+    ledger.write(ledger.read(record.name).leased(other.identity))
+    assert claims.release(record.name, failed=False) == SHARED
+    assert other.do(Settings(), run_of(many=False),
+                    lambda one: one.release(record.name, failed=False)) == DELETE  # fmt: skip
+    assert ledger.read(record.name).state == ENDING
+    assert claims.release(record.name, failed=False) == SHARED  # it is the other's to delete
+
+
+def test_who_may_yet_want_it_keeps_it_alive(ledger, other) -> None:
+    claims = Claims(ledger, Settings(), run_of())
+    record, _ = take(claims)
+    claims.ready(record.name)
+    ledger.join("run", this_process())
+    ledger.join("run", other.identity)
+    assert claims.release(record.name, failed=False) == SHARED
+    assert [one.name for one in claims.of_run()] == [record.name]
+    other.die()
+    assert claims.release(record.name, failed=False) == DELETE
+
+
+@pytest.mark.parametrize(
+    ("settings", "failed", "decision"),
+    [
+        (Settings(), True, DELETE),
+        (Settings(keep="always"), False, KEEP),
+        (Settings(keep="on-failure"), False, DELETE),
+        (Settings(keep="on-failure"), True, KEEP),
+        (Settings(teardown="stop"), False, KEEP),
+        (Settings(reuse=True), False, KEEP),
+        (Settings(reuse=True, sources={"keep": "command line"}), False, DELETE),
+    ],
+)
+def test_what_is_kept(ledger, settings, failed, decision) -> None:
+    claims = Claims(ledger, settings, run_of(many=False))
+    record, _ = take(claims)
+    claims.ready(record.name)
+    assert claims.release(record.name, failed=failed) == decision
+    assert ledger.read(record.name).keep is (decision == KEEP)
+    assert ledger.read(record.name).idle == (
+        1800.0 if decision == KEEP and settings.reuse else None
+    )
+
+
+def test_one_worker_s_failed_test_counts_for_the_last_out(ledger, other) -> None:
+    settings = Settings(keep="on-failure")
+    claims = Claims(ledger, settings, run_of())
+    record, _ = take(claims)
+    claims.ready(record.name)
+    ledger.write(ledger.read(record.name).leased(other.identity))
+    assert claims.release(record.name, failed=True) == SHARED
+    assert other.do(settings, run_of(), lambda one: one.release(record.name, failed=False)) == KEEP
+
+
+def test_a_failure_reaches_those_who_wait_and_those_who_come_later(ledger, other) -> None:
+    theirs = run_of()
+    record, _ = other.do(Settings(), theirs, take)
+    claims = Claims(ledger, Settings(), run_of())
+    joined, _ = take(claims)
+    error = ProvisionError("it failed", ran="x", seen="y", remedy="z", log="/log")
+    assert other.do(Settings(), theirs, lambda one: one.failed(record.name, error)) == DELETE
+    with pytest.raises(ProvisionError) as caught:
+        claims.await_ready(joined, 5, Observer())
+    assert str(caught.value) == str(error)
+    other.do(Settings(), theirs, lambda one: one.settle(record.name))
+    later, ours = take(claims)
+    assert (later.state, ours) == (FAILED, False)
+
+
+def test_alone_a_failure_leaves_nothing(ledger) -> None:
+    claims = Claims(ledger, Settings(), run_of(many=False))
+    record, _ = take(claims)
+    claims.failed(record.name, StartError("no"))
+    claims.settle(record.name)
+    assert ledger.records() == []
+
+
+def test_waiting_ends_when_the_starter_dies(ledger, other) -> None:
+    record, _ = other.do(Settings(), run_of(), take)
+    claims = Claims(ledger, Settings(), run_of())
+    joined, _ = take(claims)
+    other.die()
+    assert claims.await_ready(joined, 5, Observer()) is None
+    assert ledger.read(record.name).holders == ()
+
+
+def test_waiting_has_a_limit_and_names_whom_it_waited_for(ledger, other) -> None:
+    other.do(Settings(), run_of(), take)
+    claims = Claims(ledger, Settings(), run_of())
+    joined, _ = take(claims)
+    with pytest.raises(ReadyTimeoutError, match=f"process {other.identity.pid} has been") as caught:
+        claims.await_ready(joined, 0.2, Observer())
+    assert "time.sleep(60)" in str(caught.value)
+
+
+def test_a_dead_vm_is_made_anew_by_one_and_only_so_often(ledger, other) -> None:
+    claims = Claims(ledger, Settings(), run_of())
+    record, _ = take(claims)
+    claims.ready(record.name)
+    assert not claims.take_over(record.name, dead=False)
+    assert claims.take_over(record.name, dead=True, most=1)
+    assert not other.do(Settings(), run_of(),
+                        lambda one: one.take_over(record.name, dead=True, most=1))  # fmt: skip
+    claims.ready(record.name)
+    assert not claims.take_over(record.name, dead=True, most=1)
+    assert not claims.take_over("pl-none", dead=True)
