@@ -98,10 +98,6 @@ class Limactl:
         kept = {key: value for key, value in environ.items() if _PASSED.fullmatch(key)}
         self.env = {**kept, **extra, "LIMA_HOME": str(home)}
 
-    def with_environ(self, extra: Mapping[str, str]) -> Limactl:
-        """The same with ``extra`` in the environment of its processes."""
-        return Limactl(self.path, self.home, self.env, {**self.env, **extra})
-
     def run(self, *args: str, timeout: float = _QUICK) -> process.Completed:
         """Run ``limactl ARGS`` without questions; logs come as JSON lines on stderr.
 

@@ -26,7 +26,7 @@ from pytest_lima.guest.ssh import Address, Connection, connect
 from pytest_lima.lima import evidence, process
 from pytest_lima.lima.accel import qemu_binary
 from pytest_lima.lima.host import Host
-from pytest_lima.lima.limactl import InstanceInfo
+from pytest_lima.lima.limactl import InstanceInfo, Limactl
 from pytest_lima.lima.qmp import Monitor
 from pytest_lima.lima.template import FilledTemplate
 from pytest_lima.observer import Observer
@@ -153,8 +153,8 @@ class Resume(Boot):
 
 def _waiting_for_state(host: Host) -> Host:
     """The host with a QEMU that starts without a guest."""
+    limactl = host.limactl
     variable = f"QEMU_SYSTEM_{host.arch.upper()}"
-    command = host.limactl.env.get(variable) or qemu_binary(host.arch)
-    return replace(
-        host, limactl=host.limactl.with_environ({variable: f"{command} -incoming defer"})
-    )
+    command = limactl.env.get(variable) or qemu_binary(host.arch)
+    extra = {**limactl.env, variable: f"{command} -incoming defer"}
+    return replace(host, limactl=Limactl(limactl.path, limactl.home, limactl.env, extra))

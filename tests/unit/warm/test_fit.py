@@ -40,6 +40,11 @@ def filled(image: Path) -> FilledTemplate:
     return FilledTemplate("text", "key", {}, (), ({"location": str(image)},))
 
 
+def with_qemu(limactl: Limactl, command: str) -> Limactl:
+    extra = {"QEMU_SYSTEM_X86_64": command}
+    return Limactl(limactl.path, limactl.home, limactl.env, extra)
+
+
 def test_equal_machines_have_one_key(host: Host, filled: FilledTemplate) -> None:
     assert fit.key(host, filled) == fit.key(host, replace(filled))
     assert fit.key(host, filled).isalnum()
@@ -52,8 +57,7 @@ def test_what_is_not_equal_has_another(host: Host, filled: FilledTemplate, image
         fit.key(replace(host, accelerator=Accelerator("tcg")), filled),
         fit.key(host, replace(filled, key="another")),
         fit.key(host, replace(filled, images=())),
-        fit.key(replace(host, limactl=host.limactl.with_environ({"QEMU_SYSTEM_X86_64": "q"})),
-                filled),
+        fit.key(replace(host, limactl=with_qemu(host.limactl, "q")), filled),
     ]  # fmt: skip
     image.write_bytes(b"a newer image")
     others.append(fit.key(host, filled))

@@ -77,9 +77,9 @@ def test_qemu_is_started_to_wait_for_its_state(resume: Resume) -> None:
 
 
 def test_what_the_accelerator_wants_of_qemu_stays(resume: Resume) -> None:
-    host = resume._host
-    tcg = Host(host.limactl.with_environ({"QEMU_SYSTEM_X86_64": "q -accel tcg"}), "2.2.0", "qemu",
-               "x86_64", Accelerator("tcg"))  # fmt: skip
+    known = resume._host.limactl
+    limactl = Limactl(known.path, known.home, known.env, {"QEMU_SYSTEM_X86_64": "q -accel tcg"})
+    tcg = Host(limactl, "2.2.0", "qemu", "x86_64", Accelerator("tcg"))
     other = Resume(tcg, "pl-3", FilledTemplate("", "", {}, ()), 600, resume._observer,
                    resume._golden)  # fmt: skip
     assert other._host.limactl.env["QEMU_SYSTEM_X86_64"] == "q -accel tcg -incoming defer"
