@@ -10,8 +10,9 @@ from typing import Any
 
 from pytest_lima.boot import Boot, Booted
 from pytest_lima.errors import ConnectionLostError, LimaError
-from pytest_lima.guest import commands, files, readiness, sockets
+from pytest_lima.guest import commands, files, hostkeys, readiness, sockets
 from pytest_lima.guest.commands import CommandResult, OnOutput
+from pytest_lima.guest.hostkeys import HostKeys
 from pytest_lima.guest.ssh import Connection, Link, connect
 from pytest_lima.lima import engines, logs, process
 from pytest_lima.lima.host import Host
@@ -44,7 +45,7 @@ class Instance:
         """Hold a running VM; ``again`` deletes it and starts it anew, for a reset."""
         self._host = host
         self._again = again
-        self._link = Link(lambda: connect(self._booted.address, self._booted.keys))
+        self._link = Link(lambda: connect(self._booted.address, self._pinned()))
         self._take(boot, booted)
 
     def _take(self, boot: Boot, booted: Booted) -> None:
@@ -271,6 +272,11 @@ class Instance:
         self._link.close()
         if self._booted.starting:
             self._booted.starting.stop()
+
+    def _pinned(self) -> HostKeys:
+        """The host keys; those of a guest that was woken up change when somebody reboots it."""
+        keys = self._booted.keys
+        return keys if keys.lasting else hostkeys.from_known_hosts(self.dir / "pl" / "known_hosts")
 
     def _socket(self, engine: str) -> Path:
         paths = self._booted.forward.sockets if self._booted.forward else {}

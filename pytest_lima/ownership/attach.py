@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ def write_state(booted: Booted) -> None:
         "info": {**asdict(booted.info), "dir": str(booted.info.dir)},
         "address": {**asdict(booted.address), "key": str(booted.address.key)},
         "sockets": booted.forward.targets if booted.forward else {},
+        "keys_last": booted.keys.lasting,
         "seconds": booted.seconds,
     }
     path = paths.our_folder(booted.info.dir) / _FILE
@@ -67,6 +68,7 @@ def attach(host: Host, folder: Path, ledger: Ledger, *, set_clock: bool) -> Boot
     address = Address(**{**state["address"], "key": Path(state["address"]["key"])})
     info = InstanceInfo(**{**state["info"], "dir": folder})
     keys = hostkeys.from_known_hosts(folder / "pl" / "known_hosts")
+    keys = replace(keys, lasting=state.get("keys_last", True))
     # Several workers log in at once, which a slow guest's sshd doesn't take at the first try.
     connection = waiting.until("SSH", lambda: connect(address, keys))
     try:
