@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pytest_lima.lima import evidence, logs
+
+
+def line(level: str, message: str) -> str:
+    return json.dumps({"level": level, "msg": message}) + "\n"
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Path:
+    (tmp_path / "pl-1" / "pl").mkdir(parents=True)
+    return tmp_path / "pl-1"
+
+
+def test_qemu_s_own_words_come_first(instance: Path) -> None:
+    (instance / "pl" / evidence.START_LOG).write_text(line("fatal", "exiting"))
+    assert evidence.cause(instance) == "exiting"
+    (instance / logs.HOST_AGENT).write_text(
+        line("debug", "executing ssh") + line("debug", "qemu[stderr]: Permission denied")
+    )
+    assert evidence.cause(instance) == "qemu[stderr]: Permission denied"
+
+
+def test_who_said_nothing_has_no_cause(instance: Path) -> None:
+    assert evidence.cause(instance) == ""
+
+
+def test_the_logs_outlive_the_instance(instance: Path) -> None:
+    (instance / "serial.log").write_text("Kernel panic\n")
+    (instance / "pl" / evidence.START_LOG).write_text("limactl's\n")
+    kept = evidence.keep(instance.parent, "pl-1")
+    assert kept.parent.name == "_failures"
+    assert "==> serial.log\nKernel panic" in kept.read_text()
+    assert "limactl's" in kept.read_text()
