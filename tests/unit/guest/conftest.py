@@ -75,6 +75,7 @@ class Guest:
     misbehave: Callable[[str, paramiko.Channel], bool] = lambda command, channel: False
     accepts: bool = True
     user: str = "ann"
+    shell: str = "/bin/sh"  # the login user's
 
     @property
     def keys(self) -> HostKeys:
@@ -141,7 +142,7 @@ def _execute(guest: Guest, command: str, channel: paramiko.Channel) -> None:
     if guest.misbehave(command, channel):
         return
     child = subprocess.Popen(
-        ["/bin/sh", "-c", guest.local(command)],
+        [guest.shell, "-c", guest.local(command)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         start_new_session=True, cwd=guest.root,
         env={"PATH": f"{guest.bin}:/usr/bin:/bin", "SHELL": "/bin/sh"},
@@ -152,6 +153,7 @@ def _execute(guest: Guest, command: str, channel: paramiko.Channel) -> None:
         with contextlib.suppress(OSError), child.stdin:  # type: ignore[union-attr]
             while data := channel.recv(65536):
                 child.stdin.write(data)  # type: ignore[union-attr]
+                child.stdin.flush()  # type: ignore[union-attr]
 
     def pump(number: int, send: Callable[[bytes], None]) -> None:
         with contextlib.suppress(OSError, EOFError, paramiko.SSHException):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import sys
 import threading
 
@@ -11,6 +12,17 @@ from pytest_lima.errors import CommandError, CommandTimeoutError, ConnectionLost
 from pytest_lima.guest.commands import CommandResult, run
 
 HOSTILE = ["a b", "$HOME", "`id`", "'", '"', "\\", ";", "ü", "-n", "", "*", "\n", "~", "!x", "a\tb"]
+BASH = shutil.which("bash", path="/usr/local/bin:/opt/homebrew/bin:/usr/bin:/bin")
+
+
+@pytest.fixture(autouse=True, params=["channel", "shell"])
+def way(request, guest) -> str:
+    """Each command on a channel of its own, as for a dash, or by a shell that stays."""
+    if request.param == "shell":
+        if BASH is None or sys.platform != "linux":
+            pytest.skip("a shell that stays is a bash on Linux")
+        guest.shell = BASH
+    return request.param
 
 
 def test_status_and_outputs(connection) -> None:
@@ -200,7 +212,7 @@ def test_a_connection_that_breaks_in_the_middle(connection, guest) -> None:
         guest.drop_connections()
 
     with pytest.raises(ConnectionLostError):
-        run(connection, "echo begun; cat", input=None, on_output=break_off)
+        run(connection, "echo begun; exec sleep 5", on_output=break_off)
 
 
 def test_a_server_that_tells_no_status_means_a_signal(connection, guest) -> None:
