@@ -103,7 +103,7 @@ def run(
         if returncode is None:
             returncode = _run_alone(connection, _alone(script, user), input, output, deadline)
     except TimeoutError:
-        killed = output.pid is None or _kill(connection, output.pid)
+        killed = _kill(connection, output.pid) if output.pid else not output.begun
         out, err = output.texts()
         raise CommandTimeoutError(shown, timeout, stdout=out, stderr=err, killed=killed) from None
     result = CommandResult(
@@ -148,6 +148,7 @@ def _run_alone(
 ) -> int:
     """Run a line on a channel of its own."""
     with connection.session(line, deadline) as channel:
+        output.begun = True
         _feed(channel, data)
         for name, piece in outputs(channel, deadline):
             output.take(name, piece)
@@ -168,7 +169,7 @@ def _feed(channel: paramiko.Channel, data: str | bytes | None) -> None:
                 channel.sendall(bytes(payload[start : start + _PIECE]))
             channel.shutdown_write()
         except (OSError, EOFError):
-            pass  # the command ended without reading it all, which is its right
+            pass  # the command ended without reading it all, or its outputs tell of the loss
 
     threading.Thread(target=send, name="pytest-lima-stdin", daemon=True).start()
 

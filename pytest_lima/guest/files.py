@@ -12,18 +12,24 @@ import stat
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO, cast
+from typing import IO, TYPE_CHECKING, cast
 
 from pytest_lima.errors import LimaError
 from pytest_lima.guest.commands import run
+from pytest_lima.guest.output import exit_status
 from pytest_lima.guest.ssh import Connection
+
+if TYPE_CHECKING:
+    import paramiko
 
 _TRANSFER_TIMEOUT = 600.0
 _SIZE_LIMIT = 4 * 1024**3
 _COUNT_LIMIT = 100_000
+# What a member's header may take beside its data; tarfile keeps headers in memory.
+_HEADER_LIMIT = 4096
 
 
 def put(connection: Connection, local: Path, remote: str) -> None:
@@ -54,7 +60,7 @@ def get(connection: Connection, remote: str, local: Path) -> None:
         if not is_tree:
             if (attributes.st_size or 0) > _SIZE_LIMIT:
                 raise LimaError(f"{remote} is larger than 4 GiB", ran=f"get {remote}")
-            sftp.get(remote, str(local))
+            sftp.get(remote, str(local), callback=_limits("get", remote))
     if is_tree:
         _get_tree(connection, remote, local)
 
@@ -69,7 +75,7 @@ def read_bytes(connection: Connection, remote: str) -> bytes:
         if (sftp.stat(remote).st_size or 0) > _SIZE_LIMIT:
             raise LimaError(f"{remote} is larger than 4 GiB", ran=f"read {remote}")
         buffer = io.BytesIO()
-        sftp.getfo(remote, buffer)
+        sftp.getfo(remote, buffer, callback=_limits("read", remote))
         return buffer.getvalue()
 
 
@@ -86,7 +92,7 @@ def write_bytes(connection: Connection, remote: str, data: bytes) -> None:
 def _put_tree(connection: Connection, local: Path, remote: str) -> None:
     with tempfile.TemporaryFile() as spool:
         with tarfile.open(fileobj=spool, mode="w") as archive:
-            archive.add(local, arcname=".", filter=_anonymous)
+            archive.add(local.resolve(), arcname=".", filter=_anonymous)
         spool.seek(0)
         target = shlex.quote(remote)
         run(
@@ -103,36 +109,97 @@ def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
     return member
 
 
+def _limits(verb: str, remote: str) -> Callable[[int, int], None]:
+    """Called by SFTP as bytes come: the size that a guest tells may be any."""
+    deadline = time.monotonic() + _TRANSFER_TIMEOUT
+
+    def check(size: int, _: int) -> None:
+        if size > _SIZE_LIMIT:
+            raise LimaError(f"{remote} is larger than 4 GiB", ran=f"{verb} {remote}")
+        if time.monotonic() > deadline:
+            raise TimeoutError
+
+    return check
+
+
 def _get_tree(connection: Connection, remote: str, local: Path) -> None:
+    deadline = time.monotonic() + _TRANSFER_TIMEOUT
+    local.mkdir(parents=True, exist_ok=True)
     command = f"exec tar -cf - -C {shlex.quote(remote)} ."
-    with connection.session(command, time.monotonic() + _TRANSFER_TIMEOUT) as channel:
-        channel.settimeout(_TRANSFER_TIMEOUT)
-        local.mkdir(parents=True, exist_ok=True)
-        # A channel's file isn't typed as one, but reads as one.
-        stream = cast("IO[bytes]", channel.makefile("rb", 256 * 1024))
-        with tarfile.open(fileobj=stream, mode="r|") as archive:
-            _extract(archive, local)
+    with _refusals("get", remote), connection.session(command, deadline) as channel:
+        stream = _Stream(channel, deadline)
+        try:
+            with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|") as archive:
+                _extract(archive, stream, local)
+            problem = ""
+        except (tarfile.TarError, RecursionError) as error:
+            problem = str(error)
+        problem = stream.refusal() or problem
+    if problem:
+        raise LimaError(f"get {remote} from the guest failed", ran=command, seen=problem,
+                        remedy="what came before that is there; see who may read it")  # fmt: skip
 
 
-def _extract(archive: tarfile.TarFile, local: Path) -> None:
+class _Stream:
+    """Standard output of the guest's tar, as tarfile reads it, until a deadline.
+
+    Attributes:
+        budget: Bytes that may still come.
+    """
+
+    def __init__(self, channel: paramiko.Channel, deadline: float) -> None:
+        self.budget = 1024 * 1024
+        self._channel = channel
+        self._deadline = deadline
+
+    def read(self, size: int) -> bytes:
+        """At most ``size`` bytes; none at the end."""
+        self._channel.settimeout(max(0.001, self._deadline - time.monotonic()))
+        data = self._channel.recv(size)
+        self.budget -= len(data)
+        if self.budget < 0:
+            raise LimaError("the guest sends more than it announces")
+        return data
+
+    def refusal(self) -> str | None:
+        """Why tar didn't send all; None when it did."""
+        status = exit_status(self._channel, self._deadline)
+        said = self._channel.recv_stderr(65536) if self._channel.recv_stderr_ready() else b""
+        lines = said.decode(errors="replace").splitlines()
+        # A log that grows while it is read is no failure; GNU tar returns 1 for it.
+        bad = [line for line in lines if not line.endswith("file changed as we read it")]
+        if status == 0 or (status == 1 and lines and not bad):
+            return None
+        return "\n".join(bad[-5:]) or f"tar returned {status}"
+
+
+def _extract(archive: tarfile.TarFile, stream: _Stream, local: Path) -> None:
     """Write members ourselves: names are checked, links and devices are left out."""
     size = count = 0
     for member in archive:
-        size, count = size + member.size, count + 1
+        announced = max(0, member.size)  # a sparse one can say less than nothing
+        size, count = size + announced, count + 1
         if size > _SIZE_LIMIT or count > _COUNT_LIMIT:
             raise LimaError(f"the guest sends more than 4 GiB or {_COUNT_LIMIT} files")
+        stream.budget += announced + _HEADER_LIMIT
         parts = PurePosixPath(member.name).parts
         if member.name.startswith("/") or ".." in parts or "\0" in member.name:
             raise LimaError("the guest sends a name outside the directory", seen=member.name)
-        if not parts:
-            continue  # the directory itself
+        if not parts or not (member.isdir() or member.isfile()):
+            continue  # the directory itself, or what we leave out
         target = local.joinpath(*parts)
-        if target.is_symlink() or not target.parent.resolve().is_relative_to(local.resolve()):
-            raise LimaError("a symlink lies in the way of what the guest sends", seen=str(target))
+        _refuse_what_lies_in_the_way(target, local, is_dir=member.isdir())
         if member.isdir():
             target.mkdir(exist_ok=True)
-        elif member.isfile():
+        else:
             _write_member(archive, member, target)
+
+
+def _refuse_what_lies_in_the_way(target: Path, local: Path, *, is_dir: bool) -> None:
+    if target.is_symlink() or not target.parent.resolve().is_relative_to(local.resolve()):
+        raise LimaError("a symlink lies in the way of what the guest sends", seen=str(target))
+    if not target.parent.is_dir() or (target.exists() and target.is_dir() is not is_dir):
+        raise LimaError("a file and a directory have the same name", seen=str(target))
 
 
 def _write_member(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
@@ -151,8 +218,10 @@ def _refusals(verb: str, remote: str) -> Iterator[None]:
     try:
         yield
     except TimeoutError:
-        raise
+        problem = "it did not end in time"
     except OSError as error:
+        if error.filename is not None:
+            raise  # a file of this host, which Python's words name
         problem = error.strerror or str(error)
     else:
         return

@@ -27,6 +27,7 @@ class Output:
     Attributes:
         out: Standard output until now.
         err: Standard error until now.
+        begun: Whether the command was started, as far as is known.
         pid: In the guest, of the process whose session is the command's. Where it isn't known
             beforehand, it's taken from the line that ``SAY_PID`` writes.
     """
@@ -34,6 +35,7 @@ class Output:
     def __init__(self, on_output: OnOutput | None) -> None:
         self.out = bytearray()
         self.err = bytearray()
+        self.begun = False
         self.pid: int | None = None
         self._on_output = on_output
 

@@ -25,15 +25,18 @@ from pytest_lima.guest.ssh import Connection
 if TYPE_CHECKING:
     import paramiko
 
-# What the login shell is told to do. Anything but a bash leaves at once, and has no need to
-# understand the rest. A request is a line with its length in bytes and the mark of its end, and
-# then the script. Standard error of the shell itself is /dev/null, where bash mourns a subshell
-# that was killed; fd 9 is the command's.
+# What the shell does. It gets this on its standard input, so that `ps` and `pkill -f` see a short
+# command line; any login shell but a bash leaves at once.
+#
+# A request is a line with its length in bytes and the mark of its end, and then the script.
+# Standard error of the shell itself is /dev/null, where bash mourns a subshell that was killed;
+# fd 9 is the command's.
 #
 # Processes that the command leaves have ids between the one that was last before it and the one
 # that was last after it (/proc/loadavg ends with that): mostly none, so that the search costs
 # nothing. Where a process can't be looked into, it counts as the command's.
 _LOOP = r"""
+unset pl_loop
 [ -n "$BASH_VERSION" ] || exit 0
 [[ -o posix || ${BASH_VERSINFO[0]} -lt 5 ]] && exit 0
 exec 9>&2 2>/dev/null
@@ -61,6 +64,7 @@ $pl_line"
   ((!pl_left)) || exit 0
 done
 """
+_BEGIN = f': pytest-lima; read -r -N {len(_LOOP)} pl_loop && eval "$pl_loop"'
 _HELLO = re.compile(rb"pytest-lima-shell=(\d+)\n")
 _RESULT = re.compile(rb" (\d{1,3}) ([01])\n")
 # What means another thing in a subshell, or could in a file that is read into it.
@@ -109,7 +113,7 @@ def run(connection: Connection, script: str, output: Output, deadline: float) ->
 
 def _idle(connection: Connection) -> Shell | None:
     while (shell := connection.kept()) is not None:
-        if isinstance(shell, Shell) and shell.is_clean():
+        if shell.is_clean():
             return shell
         shell.close()
     return None
@@ -117,9 +121,10 @@ def _idle(connection: Connection) -> Shell | None:
 
 def _start(connection: Connection, deadline: float) -> Shell | None:
     """Start one; None if the login shell is another than bash."""
-    channel = connection.open(_LOOP, deadline)
+    channel = connection.open(_BEGIN, deadline)
     said = b""
     try:
+        _send(channel, _LOOP.encode(), deadline)
         for name, data in outputs(channel, deadline):
             said += data if name == "stdout" else b""
             if match := _HELLO.search(said):  # after what startup files print
@@ -163,8 +168,7 @@ class Shell:
         coming = outputs(self._channel, deadline)
         try:
             data = script.encode()
-            self._channel.settimeout(max(0.0, deadline - time.monotonic()))
-            self._channel.sendall(b"%d %s\n%s" % (len(data), mark, data))
+            _send(self._channel, b"%d %s\n%s" % (len(data), mark, data), deadline)
             for name, data in coming:
                 (out if name == "stdout" else err).feed(data)
                 if err.ended and b"\n" in out.after:
@@ -183,6 +187,11 @@ class Shell:
                 output.take(name, data)
         self.stays = not left
         return status
+
+
+def _send(channel: paramiko.Channel, data: bytes, deadline: float) -> None:
+    channel.settimeout(max(0.0, deadline - time.monotonic()))
+    channel.sendall(data)
 
 
 def _result(line: bytes) -> tuple[int, bool, bytes]:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from pytest_lima.errors import ConnectionLostError, HostKeyError, LimaError
+from pytest_lima.errors import ConnectionLostError, HostKeyError
 from pytest_lima.guest.hostkeys import HostKeys
 
 if TYPE_CHECKING:
     import paramiko
+
+    from pytest_lima.guest.shell import Shell
 
 _CONNECT_TIMEOUT = 20.0
 _KEEPALIVE = 15
@@ -25,8 +26,7 @@ _KEEPALIVE = 15
 _COMMAND_SESSIONS = 8
 # How soon a session that sshd refused is asked for again.
 _REFUSED_PAUSE = 0.05
-# paramiko logs a traceback for each handshake that fails while the guest boots; what matters
-# of them is raised.
+# paramiko logs a traceback for each handshake that fails; what matters of them is raised.
 _PARAMIKO_LOG = "pytest_lima.paramiko"
 
 
@@ -49,13 +49,6 @@ class NotYetError(ConnectionLostError):
     """The guest doesn't answer SSH; while it boots, that is no failure."""
 
 
-class Closing(Protocol):
-    """What can be closed."""
-
-    def close(self) -> None:
-        """End it."""
-
-
 class Connection:
     """An authenticated SSH connection to a guest whose host key was checked.
 
@@ -72,7 +65,7 @@ class Connection:
         self._sftp: paramiko.SFTPClient | None = None
         self._sftp_lock = threading.Lock()
         self._ended = threading.Condition()
-        self._kept: list[Closing] = []
+        self._idle: list[Shell] = []
         self.host_key = host_key
         self.has_shells = True
 
@@ -134,14 +127,14 @@ class Connection:
             channel.exec_command(command)
             return channel
 
-    def keep(self, session: Closing) -> None:
-        """Keep what has a session and may be used again; it is closed when sshd has no more."""
-        self._kept.append(session)
+    def keep(self, shell: Shell) -> None:
+        """Keep a shell for its next use; it is closed when sshd has no more sessions."""
+        self._idle.append(shell)
 
-    def kept(self) -> Closing | None:
-        """What was kept last, to be used or closed."""
+    def kept(self) -> Shell | None:
+        """The shell that was kept last, to be used or closed."""
         try:
-            return self._kept.pop()
+            return self._idle.pop()
         except IndexError:
             return None
 
@@ -158,10 +151,14 @@ class Connection:
         with self._sftp_lock, _lost():
             if self._sftp is None:
                 channel = self._open(time.monotonic() + _CONNECT_TIMEOUT)
+                channel.settimeout(_CONNECT_TIMEOUT)  # for each answer
                 channel.invoke_subsystem("sftp")
                 self._sftp = paramiko.SFTPClient(channel)
             try:
                 yield self._sftp
+            except TimeoutError:
+                self._sftp.close()  # late answers are nobody's
+                raise
             finally:
                 used = self._sftp.get_channel()
                 if used is None or used.closed:
@@ -181,8 +178,13 @@ class Connection:
 
         while True:
             try:
-                return self._transport.open_session(timeout=_CONNECT_TIMEOUT)
-            except paramiko.ChannelException:
+                left = max(0.1, deadline - time.monotonic())
+                return self._transport.open_session(timeout=min(_CONNECT_TIMEOUT, left))
+            except paramiko.SSHException:
+                # A refusal is a ChannelException, which paramiko keeps in one place for all
+                # threads: of two that are refused at once, one gets a plain SSHException.
+                if not self._transport.is_active():
+                    raise
                 if time.monotonic() > deadline:
                     raise TimeoutError from None
             self._drop_idle()
@@ -191,8 +193,8 @@ class Connection:
 
     def _drop_idle(self) -> None:
         """Give back one session that isn't in use; its next use starts another."""
-        if (session := self.kept()) is not None:
-            session.close()
+        if (shell := self.kept()) is not None:
+            shell.close()
         elif self._sftp_lock.acquire(blocking=False):
             try:
                 if self._sftp is not None:
@@ -231,7 +233,13 @@ def connect(address: Address, keys: HostKeys | None) -> Connection:
                 _ask_for_pinned(transport, keys)
             transport.start_client(timeout=_CONNECT_TIMEOUT)
             seen = transport.get_remote_server_key()
-            _check(seen.get_name(), seen.get_base64(), address, keys)
+            if keys is not None and keys.keys.get(seen.get_name()) != seen.get_base64():
+                raise HostKeyError(
+                    "another machine answers in place of the guest",
+                    ran=f"ssh {address.user}@127.0.0.1 -p {address.port}",
+                    seen=f"{seen.get_name()} …{seen.get_base64()[-16:]}, not in {keys.source}",
+                    remedy="see what else listens on that port; nothing was sent to it",
+                )
             private = paramiko.Ed25519Key.from_private_key_file(str(address.key))
             transport.auth_publickey(address.user, private)
             transport.set_keepalive(_KEEPALIVE)
@@ -256,17 +264,6 @@ def _ask_for_pinned(transport: paramiko.Transport, keys: HostKeys) -> None:
     kept: Sequence[str] = [kind for kind in options.key_types if kind in wanted]
     if kept:
         options.key_types = kept
-
-
-def _check(kind: str, key: str, address: Address, keys: HostKeys | None) -> None:
-    if keys is None or keys.keys.get(kind) == key:
-        return
-    raise HostKeyError(
-        "another machine answers in place of the guest",
-        ran=f"ssh {address.user}@127.0.0.1 -p {address.port}",
-        seen=f"{kind} …{key[-16:]}, which is not in {keys.source}",
-        remedy="see what else listens on that port; nothing was sent to it",
-    )
 
 
 @contextmanager
@@ -301,31 +298,3 @@ def _lost() -> Iterator[None]:
     else:
         return
     raise ConnectionLostError("the SSH connection to the guest is gone", seen=problem)
-
-
-class Link:
-    """A connection that is made when it is needed and made again when it was lost."""
-
-    def __init__(self, open_: Callable[[], Connection]) -> None:
-        self._open = open_
-        self._connection: Connection | None = None
-        self._lock = threading.Lock()
-
-    def get(self) -> Connection:
-        """The standing connection, or a new one; before a command, never in the middle."""
-        with self._lock:
-            if self._connection is None or not self._connection.alive:
-                self._connection = self._open()
-            return self._connection
-
-    def put(self, connection: Connection) -> None:
-        """Use a connection that was made elsewhere."""
-        self.close()
-        self._connection = connection
-
-    def close(self) -> None:
-        """Drop the connection."""
-        with self._lock, contextlib.suppress(LimaError):
-            if self._connection is not None:
-                self._connection.close()
-            self._connection = None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+import pytest
+
 # By its path: with import mode importlib there is no package to import it from.
 _SPEC = importlib.util.spec_from_file_location(
     "fake_lima_fixtures", Path(__file__).parents[1] / "fake" / "fixtures.py"
@@ -15,3 +17,20 @@ _MODULE = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(_MODULE)
 
 fake_lima = _MODULE.fake_lima
+
+# pytester takes modules back out that a run in this process has imported. These can't be
+# imported twice (cryptography's Rust part), or cost more than the run.
+for _name in ("cryptography", "filelock", "h2.connection", "paramiko", "platformdirs", "psutil",
+              "tenacity", "yaml"):  # fmt: skip
+    importlib.import_module(_name)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # `pytest_plugins` is for the conftest.py at the root alone.
+    config.pluginmanager.import_plugin("pytester")
+
+
+@pytest.fixture
+def pytester(pytester: pytest.Pytester, fake_lima: object) -> pytest.Pytester:
+    """pytest's, with the fake in the environment of its runs; most are in this process."""
+    return pytester

@@ -52,6 +52,7 @@ class Agent:
                 driver = Vz(self._dir, self._iid, listener, self._scenario, self._config)
             else:
                 driver = Driver(self._dir, self._iid, listener, self._config, self._log)
+            self._log("info", f"Starting {type(driver).__name__} (hint: see its serial*.log)")
             driver.start()
             self._tell(sshLocalPort=self._port)
             self._watch(driver)

@@ -167,8 +167,10 @@ def delete(args: list[str]) -> None:
     folder = folder_of(one(rest))
     if "--force" not in flags:
         refuse("delete without --force")
-    if common.scenario()["delete_error"]:
-        fatal(common.scenario()["delete_error"])
+    made = (folder / "fake.json").exists()
+    scenario = common.scenario(config_of(folder) if made else None)
+    if scenario["delete_error"]:
+        fatal(scenario["delete_error"])
     if not folder.exists():
         say("warning", f"Ignoring non-existent instance `{folder.name}`")
         return

@@ -12,6 +12,7 @@ import os
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,13 +70,20 @@ class Guest:
     host_key: paramiko.PKey
     root: Path
     bin: Path
+    # What ran, and how often a shell that stays was asked for.
     commands: list[str] = field(default_factory=list)
+    shells: int = 0
     transports: list[paramiko.Transport] = field(default_factory=list)
     # Called with each command before it runs; says how the server misbehaves, if it does.
     misbehave: Callable[[str, paramiko.Channel], bool] = lambda command, channel: False
     accepts: bool = True
     user: str = "ann"
     shell: str = "/bin/sh"  # the login user's
+    # Sessions a connection may have at once, and seconds until the server has collected a
+    # command that ended, which holds its session until then.
+    max_sessions: int = 1000
+    reaping: float = 0.0
+    refused: int = 0
 
     @property
     def keys(self) -> HostKeys:
@@ -106,11 +114,18 @@ class _Transport(paramiko.Transport):
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)
         self.pending: list[threading.Thread] = []
+        self.held: list[int] = []  # channels: once while open, once while their command runs
 
     def _send_user_message(self, data: paramiko.Message) -> None:
         super()._send_user_message(data)  # type: ignore[misc]
         if data.asbytes()[:1] == cMSG_CHANNEL_SUCCESS and self.pending:
             self.pending.pop().start()
+
+    def _unlink_channel(self, chanid: int) -> None:
+        """The client has closed it."""
+        super()._unlink_channel(chanid)  # type: ignore[misc]
+        if chanid in self.held:
+            self.held.remove(chanid)
 
 
 class _Server(paramiko.ServerInterface):
@@ -128,14 +143,29 @@ class _Server(paramiko.ServerInterface):
         return paramiko.AUTH_SUCCESSFUL if good else paramiko.AUTH_FAILED
 
     def check_channel_request(self, kind: str, chanid: int) -> int:
+        if len(set(self._transport.held)) >= self._guest.max_sessions:
+            self._guest.refused += 1
+            return paramiko.OPEN_FAILED_CONNECT_FAILED  # sshd's answer beyond MaxSessions
+        self._transport.held.append(chanid)
         return paramiko.OPEN_SUCCEEDED
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
         text = command.decode()
-        self._guest.commands.append(text)
-        thread = threading.Thread(target=_execute, args=(self._guest, text, channel), daemon=True)
+        if text.startswith(": pytest-lima"):
+            self._guest.shells += 1
+        else:
+            self._guest.commands.append(text)
+        self._transport.held.append(channel.get_id())
+        thread = threading.Thread(target=self._run, args=(text, channel), daemon=True)
         self._transport.pending.append(thread)
         return True
+
+    def _run(self, command: str, channel: paramiko.Channel) -> None:
+        try:
+            _execute(self._guest, command, channel)
+        finally:
+            time.sleep(self._guest.reaping)
+            self._transport.held.remove(channel.get_id())
 
 
 def _execute(guest: Guest, command: str, channel: paramiko.Channel) -> None:
@@ -173,7 +203,7 @@ def _execute(guest: Guest, command: str, channel: paramiko.Channel) -> None:
         thread.join()
     child.stdout.close()
     child.stderr.close()
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
         if status >= 0:  # sshd tells of a signal in another message, which paramiko passes over
             channel.send_exit_status(status)
         channel.close()

@@ -212,7 +212,7 @@ def test_a_connection_that_breaks_in_the_middle(connection, guest) -> None:
         guest.drop_connections()
 
     with pytest.raises(ConnectionLostError):
-        run(connection, "echo begun; exec sleep 5", on_output=break_off)
+        run(connection, "echo begun; sleep 3", on_output=break_off)
 
 
 def test_a_server_that_tells_no_status_means_a_signal(connection, guest) -> None:
