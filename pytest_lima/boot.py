@@ -12,7 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pytest_lima.errors import ConnectionLostError, InstanceDiedError, LimaError, StartError
+from pytest_lima.errors import (
+    CommandError,
+    CommandTimeoutError,
+    ConnectionLostError,
+    InstanceDiedError,
+    LimaError,
+    StartError,
+)
 from pytest_lima.guest import hostkeys, readiness
 from pytest_lima.guest.commands import run
 from pytest_lima.guest.hostkeys import HostKeys
@@ -125,8 +132,8 @@ class Boot:
             try:
                 if _boot_id(connection) != before:
                     return connection
-            except ConnectionLostError:
-                pass  # it was still on its way down
+            except (ConnectionLostError, CommandError, CommandTimeoutError):
+                pass  # it was still on its way down, and ends sessions as it likes
             connection.close()
             return None
 
@@ -281,7 +288,9 @@ def _boot_id(connection: Connection) -> str:
 def _ask_to_reboot(connection: Connection) -> None:
     """Returns when the guest has taken it; the connection may end while it answers."""
     try:
-        run(connection, "systemctl reboot || reboot", user="root")
+        result = run(connection, "systemctl reboot || reboot", user="root", check=False)
+        if 0 < result.returncode <= 128:  # above, the guest's end has ended the shell too
+            raise CommandError(result)
     except ConnectionLostError:
         pass
     finally:

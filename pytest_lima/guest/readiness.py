@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pytest_lima.errors import ProvisionError, ReadyTimeoutError
+from pytest_lima.errors import ConnectionLostError, LimaError, ProvisionError, ReadyTimeoutError
 from pytest_lima.guest import sockets
 from pytest_lima.guest.commands import run
 from pytest_lima.guest.ssh import Connection, NotYetError
@@ -42,8 +42,12 @@ sudo -n tail -c 200000 {_OUTPUT_LOG} 2>/dev/null || true
 """
 # boot.sh of Lima logs "LIMA <time>| Executing <script>" and "… WARNING: Failed to execute
 # <script>", and goes on.
+# cloud-init's first words of the stage that runs it, at each boot: the log is on the disk and
+# has those of earlier boots.
+_STAGE = " running 'modules:final' at "
 _EXECUTING = re.compile(r"LIMA \S+\| Executing (\S+)")
 _FAILED = re.compile(r"LIMA \S+\| WARNING: Failed to execute (\S+)")
+_TIME = re.compile(r"(?m)^(?:(\d+\.\d+)|(\d+))$")
 _SCRIPT_INDEX = re.compile(r"/provision\.(\w+)/(\d{8})$")
 
 
@@ -81,6 +85,9 @@ class Waiting:
             except (NotYetError, sockets.NotAnsweringError) as error:
                 last[:] = [error.seen or error.what]
                 return None
+            except ConnectionLostError:
+                self.alive()  # if the VM has died, that is the reason
+                raise
 
         retrying: tenacity.Retrying = tenacity.Retrying(
             retry=tenacity.retry_if_result(lambda result: result is None),
@@ -123,22 +130,12 @@ def await_provisioned(
     done, status, output = run(connection, _AFTERWARDS, timeout=_COMMAND_TIMEOUT).stdout.split(
         "---\n", 2
     )
-    errors = [*map(str, result.get("errors") or []), *_recoverable(_json(status))]
-    failed = _FAILED.findall(output)
+    errors = [*_texts(result.get("errors")), *_recoverable(_json(status))]
+    this_boot = output[output.rfind(_STAGE) + 1 :]
+    failed = _FAILED.findall(this_boot)
     if failed or errors or not done.strip():
         log.write_text(output)
-        raise _provision_error(failed, errors, output, provision, log)
-
-
-def cloud_init_failures(text: str) -> list[str]:
-    """The errors in cloud-init's ``status.json`` that are more than deprecations.
-
-    Lima's own user-data uses deprecated keys, so every stock template has those.
-    """
-    document = _json(text)
-    stages = [stage for stage in document.values() if isinstance(stage, dict)]
-    errors = [str(error) for stage in stages for error in stage.get("errors") or []]
-    return errors + _recoverable(document)
+        raise _provision_error(failed, errors, this_boot, provision, log)
 
 
 def set_clock(connection: Connection) -> None:
@@ -150,7 +147,10 @@ def set_clock(connection: Connection) -> None:
     drift = _drift(connection)
     if abs(drift) <= _CLOCK_TOLERANCE:
         return
-    run(connection, f"date -u -s @{time.time():.3f}", user="root", check=False)
+    now = time.time()
+    # A busybox takes whole seconds only.
+    line = f"date -u -s @{now:.3f} || date -u -s @{now:.0f}"
+    run(connection, line, user="root", check=False)
     drift = _drift(connection)
     if abs(drift) > _CLOCK_TOLERANCE:
         raise ReadyTimeoutError(
@@ -173,15 +173,20 @@ def await_engines(waiting: Waiting, paths: Mapping[str, Path]) -> None:
 def _drift(connection: Connection) -> float:
     """Seconds the guest is ahead; the round trip is taken as half each way."""
     before = time.time()
-    guest = float(run(connection, "date +%s.%N", timeout=_COMMAND_TIMEOUT).stdout)
-    return guest - (before + time.time()) / 2
+    said = run(connection, "date +%s.%N; date +%s", timeout=_COMMAND_TIMEOUT).stdout
+    guest = _TIME.search(said)
+    if guest is None:
+        raise LimaError("the guest's time can't be read", ran="date +%s.%N", seen=said)
+    # A busybox without %N has whole seconds alone; half of one is their middle.
+    seconds = float(guest[1]) if guest[1] else float(guest[2]) + 0.5
+    return seconds - (before + time.time()) / 2
 
 
 def _json(text: str) -> dict[str, Any]:
     """The ``v1`` part of one of cloud-init's files."""
     try:
         part = json.loads(text or "{}").get("v1", {})
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         problem = text[:200]
     else:
         if isinstance(part, dict):
@@ -192,12 +197,16 @@ def _json(text: str) -> dict[str, Any]:
 
 def _recoverable(status: Mapping[str, Any]) -> list[str]:
     stages = [stage for stage in status.values() if isinstance(stage, Mapping)]
-    found = [
-        (level, messages)
-        for stage in stages
-        for level, messages in (stage.get("recoverable_errors") or {}).items()
-    ]
-    return [f"{level}: {text}" for level, texts in found if level != "DEPRECATED" for text in texts]
+    levels = [stage.get("recoverable_errors") or {} for stage in stages]
+    if not all(isinstance(level, Mapping) for level in levels):
+        raise ProvisionError("cloud-init's result can't be read", seen=str(levels))
+    found = [pair for level in levels for pair in level.items() if pair[0] != "DEPRECATED"]
+    return [f"{name}: {text}" for name, texts in found for text in _texts(texts)]
+
+
+def _texts(value: object) -> list[str]:
+    """A list of errors, or whatever stands in its place."""
+    return [str(one) for one in (value if isinstance(value, list) else [value] if value else [])]
 
 
 def _provision_error(

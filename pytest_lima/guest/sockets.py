@@ -14,7 +14,7 @@ import stat
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_lima.errors import ConnectionLostError, LimaError
 from pytest_lima.guest.ssh import Address
@@ -55,6 +55,8 @@ class SocketForward:
             ConnectionLostError: ssh ended, or didn't listen in time.
         """
         self.sockets = {name: folder / f"{name}.sock" for name in sockets}
+        for path in self.sockets.values():
+            path.unlink(missing_ok=True)  # one that was left would look like ours
         self._log = folder / "ssh-forward.log"
         forwards = [f"-L{self.sockets[name]}:{sockets[name]}" for name in sockets]
         argv = [*ssh_command(address, folder), "-N", "-oExitOnForwardFailure=yes",
@@ -92,7 +94,8 @@ def ssh_command(address: Address, folder: Path) -> list[str]:
     options = (
         "BatchMode=yes", "IdentitiesOnly=yes", "IdentityAgent=none", "ControlPath=none",
         "ForwardAgent=no", "GlobalKnownHostsFile=/dev/null", "StrictHostKeyChecking=yes",
-        f"UserKnownHostsFile={folder / 'known_hosts'}", f"HostKeyAlias={folder.parent.name}",
+        f'UserKnownHostsFile="{folder / "known_hosts"}"',  # quoted, as it is a list of files
+        f"HostKeyAlias={folder.parent.name}",
         "ServerAliveInterval=15", "ConnectTimeout=20", "LogLevel=ERROR",
     )  # fmt: skip
     return [
@@ -111,8 +114,7 @@ def ping(engine: str, path: Path) -> str:
         NotAnsweringError: It doesn't answer (yet).
     """
     try:
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(_CALL_TIMEOUT)
+        with _CallSocket() as sock:
             sock.connect(str(path))
             answer = _containerd_version(sock) if engine == engines.CONTAINERD else _ping(sock)
     except (OSError, http.client.HTTPException) as error:
@@ -122,6 +124,29 @@ def ping(engine: str, path: Path) -> str:
             return answer
         problem = "it closed the connection"
     raise NotAnsweringError(f"{engine} does not answer on {path}", seen=problem)
+
+
+class _CallSocket(socket.socket):
+    """Its timeout is for a whole call; Python's is from byte to byte."""
+
+    def __init__(self) -> None:
+        super().__init__(socket.AF_UNIX)
+        self.settimeout(_CALL_TIMEOUT)
+        self._deadline = time.monotonic() + _CALL_TIMEOUT
+
+    def recv(self, *args: Any) -> bytes:
+        self._shorten()
+        return super().recv(*args)
+
+    def recv_into(self, *args: Any) -> int:
+        self._shorten()
+        return super().recv_into(*args)
+
+    def _shorten(self) -> None:
+        remaining = self._deadline - time.monotonic()
+        if remaining <= 0:
+            raise TimeoutError("it goes on for too long")
+        self.settimeout(remaining)
 
 
 def _ping(sock: socket.socket) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from pytest_lima.lima import process
 
 MINIMUM = (2, 0, 0)
 _QUICK = 60.0
+_DELETE_TIMEOUT = 5.0
 
 # What limactl may see of our environment. Not SSH (limactl executes it), LIMA_* (they change
 # what it does), GITHUB_TOKEN and other secrets (templates could read them). The proxies are
@@ -199,8 +201,13 @@ class Limactl:
             return
         if (folder / "protected").exists():
             self.run("unprotect", name)
-        self._check(self.run("delete", "--force", name), CleanupError,
-                    f"{name} could not be deleted",
+        deadline = time.monotonic() + _DELETE_TIMEOUT
+        done = self.run("delete", "--force", name)
+        while "directory not empty" in done.stderr and time.monotonic() < deadline:
+            # A host agent that was just being started still writes into the folder: it can be
+            # killed, and ends with its folder, as soon as it has written its pid.
+            done = self.run("delete", "--force", name)
+        self._check(done, CleanupError, f"{name} could not be deleted",
                     f"LIMA_HOME={self.home} limactl delete --force {name}")  # fmt: skip
 
     def _call(self, argv: Sequence[str], timeout: float) -> process.Completed:

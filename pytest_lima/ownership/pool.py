@@ -188,6 +188,8 @@ class Pool:
             member.failed = isinstance(error, LimaError)
             try:
                 self._end(key, member)
+            except CleanupError:
+                pass  # what kept it from booting says more; close() tries again, and tells
             finally:
                 self._observer.failed(name)
             raise

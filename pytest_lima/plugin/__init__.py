@@ -7,12 +7,17 @@ and nothing is started until a test asks for a VM: `report` is imported where it
 from __future__ import annotations
 
 from collections.abc import Generator
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_lima.errors import TemplateError
 from pytest_lima.plugin import marks, options
 from pytest_lima.plugin.session import LimaSession, session_key
+
+if TYPE_CHECKING:
+    from _pytest.fixtures import SubRequest
 
 pytest_plugins = ("pytest_lima.plugin.fixtures",)
 
@@ -51,7 +56,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
     """One line on what Lima will run, if it will."""
     session = config.stash[session_key]
-    if not session.in_use or config.getoption("collectonly") or config.get_verbosity() < 0:
+    if not session.in_use or _runs_nothing(config) or config.get_verbosity() < 0:
         return []
     from pytest_lima.plugin import report
 
@@ -64,9 +69,25 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """Count down before fixtures end: the last test's VM is deleted in its teardown."""
-    item.config.stash[session_key].finished(item)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any], request: SubRequest) -> None:
+    """Note how to end `lima` early: pytest would keep it until another VM is asked for."""
+    if fixturedef.argname == "lima":
+        request.config.stash[session_key].note_end(partial(fixturedef.finish, request))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
+    """End a VM, and what was built on it, in the teardown of the last test that wants it.
+
+    A VM that can't be deleted is then an error of that test, not of the next.
+    """
+    __tracebackhide__ = True
+    session = item.config.stash[session_key]
+    session.finished(item)
+    try:
+        yield
+    finally:
+        session.end_unwanted(item)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -99,3 +120,9 @@ def pytest_terminal_summary(
         from pytest_lima.plugin import report
 
         report.summary(terminalreporter, session)
+
+
+def _runs_nothing(config: pytest.Config) -> bool:
+    """Whether pytest was asked to show something instead of running tests."""
+    flags = ("collectonly", "showfixtures", "show_fixtures_per_test", "setupplan")
+    return any(config.getoption(flag, False) for flag in flags)

@@ -53,11 +53,13 @@ def _from_ini(config: pytest.Config, option: Option) -> object:
         return value
     folder = config.inipath.parent
     texts = [value] if isinstance(value, str) else value
-    return [str(folder / text) if _is_path(text) else text for text in texts]
+    return [str(folder / text) if _is_path(option, text) else text for text in texts]
 
 
-def _is_path(text: str) -> bool:
+def _is_path(option: Option, text: str) -> bool:
     """Whether it's a path from here: no absolute one, no ``template:NAME``, no URL."""
+    if option.name == "limactl" and "/" not in text:
+        return False  # looked for on PATH, as on the command line
     return not text.startswith("~") and ":" not in text.removesuffix(":w")
 
 

@@ -32,28 +32,31 @@ class Progress(Observer):
 
     def phase(self, instance: str, phase: str) -> None:
         """Print it; on a terminal, over the line before."""
-        begun, _ = self._boots.pop(instance, (time.monotonic(), ""))
-        self._boots[instance] = (begun, phase)
-        self._show(instance, begun, phase)
+        with self._lock:
+            begun, _ = self._boots.pop(instance, (time.monotonic(), ""))
+            self._boots[instance] = (begun, phase)
+            self._show(instance, begun, phase)
 
     def tick(self, line: str) -> None:
         """Redraw the live line with what the guest said last."""
-        if not self._boots or not self._is_terminal():
-            return
-        if time.monotonic() - self._drawn >= _REDRAW_SECONDS:
-            instance, (begun, phase) = next(reversed(self._boots.items()))
-            self._show(instance, begun, f"{phase}: {line}" if line else phase)
+        with self._lock:
+            due = time.monotonic() - self._drawn >= _REDRAW_SECONDS
+            if self._boots and self._is_terminal() and due:
+                instance, (begun, phase) = next(reversed(self._boots.items()))
+                self._show(instance, begun, f"{phase}: {line}" if line else phase)
 
     def ready(self, instance: str, seconds: float) -> None:
         """The last line of a boot."""
-        self._boots.pop(instance, None)
+        with self._lock:
+            self._boots.pop(instance, None)
         if not self._quiet:
             self._write(f"lima {instance}: ready after {seconds:.1f} s")
 
     def failed(self, instance: str) -> None:
         """The last line of a boot that failed; the test's report says why."""
         now = time.monotonic()
-        begun, phase = self._boots.pop(instance, (now, "starting"))
+        with self._lock:
+            begun, phase = self._boots.pop(instance, (now, "starting"))
         if not self._quiet:
             self._write(f"lima {instance}: failed after {now - begun:.1f} s, while {phase}")
 

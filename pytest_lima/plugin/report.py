@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -46,10 +47,21 @@ def explain(
     error = call.excinfo.value if call.excinfo else None
     if isinstance(error, LimaError) and call.when != "call":
         # Our frames explain nothing to the reader; the message is made to.
-        outcome.longrepr = f"{type(error).__name__}: {error}"
+        outcome.longrepr = f"{_users_line(item, call)}{type(error).__name__}: {error}"
     for machine in session.machines_of(item):
         session.pool.mark_failed(machine)
         outcome.sections += _evidence(machine)
+
+
+def _users_line(item: pytest.Item, call: pytest.CallInfo[None]) -> str:
+    """Where a fixture of the user's failed; nothing where `lima` itself did."""
+    root = item.config.rootpath
+    for entry in reversed(call.excinfo.traceback if call.excinfo else []):
+        path = Path(entry.path)
+        ours = str(entry.frame.f_globals.get("__name__")).startswith("pytest_lima.")
+        if path.is_relative_to(root) and "site-packages" not in path.parts and not ours:
+            return f"{path.relative_to(root)}:{entry.lineno + 1}: in {entry.name}\n"
+    return ""
 
 
 def _evidence(machine: Instance) -> list[tuple[str, str]]:

@@ -50,6 +50,7 @@ class LimaSession:
         self._engines: dict[Ask, frozenset[str]] = {}
         self._machines: dict[Ask, Instance] = {}
         self._made_by_factory: list[Instance] = []
+        self._end: Callable[[], object] | None = None
 
     @property
     def pool(self) -> Pool:
@@ -85,6 +86,18 @@ class LimaSession:
         ask = ask_of(item)
         if ask is not None:
             self._wanted[ask] -= 1
+
+    def note_end(self, end: Callable[[], object]) -> None:
+        """How to end the `lima` fixture that is being set up, and all that depends on it."""
+        self._end = self._end or end  # an override of `lima` depends on ours
+
+    def end_unwanted(self, item: pytest.Item) -> None:
+        """End the `lima` fixture if ``item`` was the last test that wanted its VM."""
+        __tracebackhide__ = True
+        ask = ask_of(item)
+        if ask is not None and self._wanted[ask] <= 0 and ask in self._machines and self._end:
+            end, self._end = self._end, None
+            end()
 
     def acquire(self, ask: Ask, template: str, overrides: Mapping[str, Any]) -> Instance:
         """The VM of the `lima` fixture.
@@ -124,11 +137,12 @@ class LimaSession:
         Raises:
             CleanupError: It can't be removed.
         """
-        if self._wanted[ask] > 0:
-            return
-        instance = self._machines.pop(ask, None)
-        if instance is not None and instance not in self._machines.values():
-            self.pool.release(instance)
+        if any(count > 0 and one.spec == ask.spec for one, count in self._wanted.items()):
+            return  # another folder's tests may come to the same machine
+        ended = [self._machines.pop(one) for one in [*self._machines] if one.spec == ask.spec]
+        for instance in ended:
+            if instance not in self._machines.values():
+                self.pool.release(instance)
 
     def release_made(self) -> None:
         """The `lima_factory` fixture has ended, and its VMs with it.

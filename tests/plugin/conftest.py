@@ -31,6 +31,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture
-def pytester(pytester: pytest.Pytester, fake_lima: object) -> pytest.Pytester:
+def pytester(
+    pytester: pytest.Pytester, fake_lima: object, monkeypatch: pytest.MonkeyPatch
+) -> pytest.Pytester:
     """pytest's, with the fake in the environment of its runs; most are in this process."""
+    monkeypatch.setenv("PYTEST_LIMA_VMTYPE", "qemu")  # on a Mac too
     return pytester

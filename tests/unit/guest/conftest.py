@@ -37,6 +37,10 @@ done
 class _Sftp(paramiko.SFTPServerInterface):
     """Files of this host; errors as OpenSSH reports them."""
 
+    def __init__(self, server: paramiko.ServerInterface, guest: Guest) -> None:
+        super().__init__(server)
+        self._guest = guest
+
     def open(self, path: str, flags: int, attr: paramiko.SFTPAttributes) -> object:
         try:
             number = os.open(path, flags, 0o644)
@@ -51,6 +55,7 @@ class _Sftp(paramiko.SFTPServerInterface):
         return handle
 
     def stat(self, path: str) -> paramiko.SFTPAttributes | int:
+        self._guest.sftp_answers.wait()
         try:
             return paramiko.SFTPAttributes.from_stat(Path(path).stat())
         except OSError as error:
@@ -84,6 +89,7 @@ class Guest:
     max_sessions: int = 1000
     reaping: float = 0.0
     refused: int = 0
+    sftp_answers: threading.Event = field(default_factory=threading.Event)
 
     @property
     def keys(self) -> HostKeys:
@@ -218,7 +224,7 @@ def _serve(listener: socket.socket, guest: Guest, login: str) -> None:
         transport = _Transport(sock)
         transport.set_log_channel("pytest_lima.paramiko")
         transport.add_server_key(guest.host_key)
-        transport.set_subsystem_handler("sftp", paramiko.SFTPServer, _Sftp)
+        transport.set_subsystem_handler("sftp", paramiko.SFTPServer, _Sftp, guest)
         guest.transports.append(transport)
         with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
             transport.start_server(event=threading.Event(), server=_Server(guest, login, transport))
@@ -231,6 +237,7 @@ def _new_key(path: Path) -> paramiko.Ed25519Key:
         serialization.NoEncryption(),
     )
     path.write_bytes(text)
+    path.chmod(0o600)  # else ssh doesn't take it
     return paramiko.Ed25519Key.from_private_key_file(str(path))
 
 
@@ -244,7 +251,9 @@ def guest(tmp_path: Path, tool: Callable[..., Path]) -> Iterator[Guest]:
         one = Guest(address, _new_key(tmp_path / "host_key"), root, tool("sudo", SUDO).parent)
         thread = threading.Thread(target=_serve, args=(listener, one, login.get_base64()))
         thread.start()
+        one.sftp_answers.set()
         yield one
+        one.sftp_answers.set()
         with contextlib.suppress(OSError):
             listener.shutdown(socket.SHUT_RDWR)
         one.drop_connections()

@@ -1,0 +1,109 @@
+"""What else gives a test a machine, or something in it: the factory, the engines."""
+
+from __future__ import annotations
+
+
+def test_the_factory_makes_further_machines(pytester, fake_lima):
+    pytester.makepyfile("""
+        import pytest
+        import pytest_lima
+
+        def test_two(lima, lima_factory):
+            db = lima_factory(name="db", cpus=2)
+            web = lima_factory(engine="docker", memory="1GiB")
+            assert db.name.endswith("-db") and len({db.name, web.name, lima.name}) == 3
+            assert (db.cpus, web.memory) == (2, 1024)
+            assert web.docker_host.startswith("unix:///")
+            with pytest.raises(pytest_lima.LimaError, match="was started without docker"):
+                db.docker_host
+
+        @pytest.mark.parametrize("wrong", [{"name": "Not OK"}, {"engine": "rkt"}, {"cpus": 0}])
+        def test_refused(lima_factory, wrong):
+            with pytest.raises(pytest_lima.LimaError, match="can't be used|is not accepted"):
+                lima_factory(**wrong)
+    """)
+    pytester.runpytest().assert_outcomes(passed=4)
+    assert len(fake_lima.calls("create")) == 3
+    fake_lima.assert_clean()
+
+
+ENGINES = """
+    import http.client, socket
+    from pathlib import Path
+    import pytest
+    import pytest_lima
+
+    def ping(address):
+        connection = http.client.HTTPConnection("docker")
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.settimeout(10)
+        connection.sock.connect(address.removeprefix("unix://"))
+        connection.request("GET", "/_ping")
+        said = connection.getresponse().read()
+        connection.close()
+        return said
+"""
+
+
+def test_fixtures_ask_for_the_engines(pytester, fake_lima):
+    """Those of all tests of a spec, whichever comes first, and of no other spec."""
+    pytester.makepyfile(
+        ENGINES
+        + """
+    def test_bare(lima):
+        assert ping(lima.docker_host) == b"OK"
+
+    def test_docker(lima, lima_docker_env, lima_docker_host):
+        assert ping(lima_docker_host) == b"OK"
+        assert lima_docker_env == {
+            "DOCKER_HOST": lima_docker_host,
+            "TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE": "/var/run/docker.sock",
+            "TESTCONTAINERS_HOST_OVERRIDE": "127.0.0.1",
+            "TESTCONTAINERS_RYUK_DISABLED": "true",
+        }
+
+    def test_containerd(lima_containerd_address):
+        assert Path(lima_containerd_address).is_socket()
+        assert Path(lima_containerd_address).stat().st_mode & 0o777 == 0o600
+
+    @pytest.mark.lima(cpus=2)
+    def test_other_spec(lima):
+        with pytest.raises(pytest_lima.LimaError, match="without docker"):
+            lima.docker_host
+    """
+    )
+    pytester.runpytest().assert_outcomes(passed=4)
+    assert len(fake_lima.calls("create")) == 2
+    fake_lima.assert_clean()
+
+
+def test_the_option_overrules_what_fixtures_ask(pytester, fake_lima):
+    pytester.makepyfile(
+        ENGINES
+        + """
+    def test_docker(lima, lima_factory):
+        assert ping(lima.docker_host) == ping(lima_factory().docker_host) == b"OK"
+
+    def test_containerd(lima_containerd_address): pass
+    """
+    )
+    result = pytester.runpytest("--lima-engine=docker")
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines([
+        "LimaError: pl-* was started without containerd",
+        "  do: ask for it with --lima-engine=containerd, or use the fixture that does",
+    ], consecutive=True)  # fmt: skip
+    fake_lima.assert_clean()
+
+
+def test_an_engine_that_never_answers_is_named(pytester, fake_lima, monkeypatch):
+    monkeypatch.setenv("PYTEST_LIMA_TIMEOUT", "2")
+    fake_lima.scenario("engine-silent")
+    pytester.makepyfile("def test_it(lima_docker_host): pass")
+    result = pytester.runpytest()
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines([
+        "lima pl-*: * s  waiting for docker", "lima pl-*: failed after *, while waiting for docker",
+        "ReadyTimeoutError: the VM is not ready: no answer from docker within * s",
+    ])  # fmt: skip
+    fake_lima.assert_clean()

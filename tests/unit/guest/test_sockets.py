@@ -1,0 +1,328 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import stat
+import struct
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import h2.config
+import h2.connection
+import h2.events
+import pytest
+
+from pytest_lima.errors import ConnectionLostError
+from pytest_lima.guest import sockets
+from pytest_lima.guest.hostkeys import HostKeys
+from pytest_lima.guest.sockets import NotAnsweringError, SocketForward, ping, ssh_command
+from pytest_lima.guest.ssh import Address
+from pytest_lima.lima import paths
+
+GUEST_SOCKETS = {"docker": "/run/docker.sock", "containerd": "/run/containerd/containerd.sock"}
+
+
+@pytest.fixture
+def folder(guest, short_path: Path) -> Path:
+    """Our folder of an instance, with the guest's key pinned."""
+    instance = short_path / "pl-1"
+    instance.mkdir()
+    folder = paths.our_folder(instance)
+    guest.keys.write_known_hosts(folder / "known_hosts", "pl-1")
+    return folder
+
+
+@pytest.fixture
+def forward(guest, folder, tools_env) -> Iterator[SocketForward]:
+    one = SocketForward(guest.address, folder, GUEST_SOCKETS, tools_env)
+    yield one
+    one.close()
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_every_socket_is_there_and_only_this_users(forward, folder) -> None:
+    assert forward.sockets == {name: folder / f"{name}.sock" for name in GUEST_SOCKETS}
+    assert mode_of(folder) == 0o700
+    for path in forward.sockets.values():
+        assert stat.S_ISSOCK(path.stat().st_mode)
+        assert mode_of(path) == 0o600
+
+
+def test_their_paths_are_no_longer_than_limas_own(tmp_path) -> None:
+    """So a LIMA_HOME that is short enough for Lima is for us."""
+    folder = tmp_path / "pl-12345678" / "pl"
+    lima = tmp_path / "pl-12345678" / "ssh.sock.1234567890123456"
+    assert all(len(str(folder / f"{name}.sock")) <= len(str(lima)) for name in GUEST_SOCKETS)
+
+
+def test_close_ends_ssh_and_removes_the_sockets(forward, gone) -> None:
+    pid = forward._child.pid
+    forward.close()
+    assert gone(pid)
+    assert not any(path.exists() for path in forward.sockets.values())
+    forward.close()
+
+
+def test_a_socket_that_was_left_behind_is_replaced(forward, guest, folder, tools_env) -> None:
+    os.kill(forward._child.pid, 9)
+    forward._child.wait(10)
+    assert (folder / "docker.sock").exists()
+    again = SocketForward(guest.address, folder, GUEST_SOCKETS, tools_env)
+    try:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(str(again.sockets["docker"]))
+    finally:
+        again.close()
+
+
+def test_another_host_key_gets_no_login(guest, folder, tools_env) -> None:
+    other = HostKeys({"ssh-ed25519": guest.host_key.get_base64()[:-8] + "AAAAAAAA"}, "x")
+    other.write_known_hosts(folder / "known_hosts", "pl-1")
+    with pytest.raises(ConnectionLostError, match="sockets can't be forwarded") as caught:
+        SocketForward(guest.address, folder, GUEST_SOCKETS, tools_env)
+    assert "Host key verification failed" in str(caught.value)
+    assert f"log: {folder / 'ssh-forward.log'}" in str(caught.value)
+    assert not any(transport.is_authenticated() for transport in guest.transports)
+    assert list(folder.glob("*.sock")) == []
+
+
+def test_a_folder_that_takes_no_sockets(guest, folder, tools_env) -> None:
+    (folder / "docker.sock").mkdir()
+    with pytest.raises((ConnectionLostError, OSError), match="docker.sock"):
+        SocketForward(guest.address, folder, GUEST_SOCKETS, tools_env)
+
+
+def test_an_ssh_that_does_not_get_on_is_ended(guest, folder, tool, tools_env, said, gone, tmp_path,
+                                              monkeypatch) -> None:  # fmt: skip
+    monkeypatch.setattr(sockets, "_LISTEN_TIMEOUT", 0.5)
+    tool("ssh", f"echo $$ >>'{tmp_path}/pid'; exec sleep 60")
+    with pytest.raises(ConnectionLostError, match="no answer from ssh"):
+        SocketForward(guest.address, folder, GUEST_SOCKETS, tools_env)
+    assert gone(*said(tmp_path / "pid"))
+
+
+def test_ctrl_c_while_it_begins_leaves_no_process(
+    guest, folder, tool, tools_env, said, gone, tmp_path, monkeypatch
+) -> None:
+    tool("ssh", f"echo $$ >>'{tmp_path}/pid'; exec sleep 60")
+
+    def interrupt(path: Path) -> bool:
+        if not (tmp_path / "pid").exists():
+            return False
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sockets, "_is_private_socket", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        SocketForward(guest.address, folder, GUEST_SOCKETS, tools_env)
+    assert gone(*said(tmp_path / "pid"))
+
+
+def test_a_socket_that_others_may_open_counts_as_none(tmp_path, short_path) -> None:
+    path = short_path / "s"
+    assert not sockets._is_private_socket(path)
+    path.write_text("")
+    assert not sockets._is_private_socket(path)
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+        path.chmod(0o660)
+        assert not sockets._is_private_socket(path)
+        path.chmod(0o600)
+        assert sockets._is_private_socket(path)
+
+
+def test_the_command_has_nothing_of_the_users(folder) -> None:
+    argv = ssh_command(Address(60022, "ann", Path("/key")), folder)
+    assert argv[:8] == ["ssh", "-F", "/dev/null", "-i", "/key", "-p", "60022", argv[7]]
+    assert argv[-1] == "ann@127.0.0.1"
+    assert {
+        "-oStrictHostKeyChecking=yes", "-oGlobalKnownHostsFile=/dev/null", "-oIdentityAgent=none",
+        "-oIdentitiesOnly=yes", "-oForwardAgent=no", "-oBatchMode=yes", "-oHostKeyAlias=pl-1",
+    } <= set(argv)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["plain", "with space", "quo'te"])
+def test_the_command_logs_in_from_a_folder_of_any_name(
+    guest, short_path, tools_env, name: str
+) -> None:
+    instance = short_path / name / "pl-1"
+    instance.mkdir(parents=True)
+    folder = paths.our_folder(instance)
+    guest.keys.write_known_hosts(folder / "known_hosts", "pl-1")
+    key = folder / "user"
+    key.write_bytes(guest.address.key.read_bytes())
+    key.chmod(0o600)
+    argv = [*ssh_command(replace(guest.address, key=key), folder), "echo hello"]
+    done = subprocess.run(argv, env=tools_env, capture_output=True, timeout=30, check=False)
+    assert (done.stdout, done.stderr) == (b"hello\n", b"")
+
+
+def test_a_folder_with_a_space_has_its_sockets(guest, short_path, tools_env) -> None:
+    (short_path / "a b" / "pl-1").mkdir(parents=True)
+    folder = paths.our_folder(short_path / "a b" / "pl-1")
+    guest.keys.write_known_hosts(folder / "known_hosts", "pl-1")
+    one = SocketForward(guest.address, folder, GUEST_SOCKETS, tools_env)
+    assert all(path.exists() for path in one.sockets.values())
+    one.close()
+
+
+@pytest.fixture
+def engine(short_path: Path) -> Iterator[Callable[[Callable[[socket.socket], None]], Path]]:
+    """A socket behind which this function answers each connection."""
+    listeners: list[socket.socket] = []
+    threads: list[threading.Thread] = []
+
+    def start(serve: Callable[[socket.socket], None]) -> Path:
+        path = short_path / f"e{len(listeners)}"
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(path))
+        listener.listen()
+        listeners.append(listener)
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    sock, _ = listener.accept()
+                    with sock, contextlib.suppress(OSError):
+                        serve(sock)
+
+        threads.append(threading.Thread(target=accept))
+        threads[-1].start()
+        return path
+
+    yield start
+    for listener in listeners:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+    for thread in threads:
+        thread.join(10)
+
+
+def says(answer: bytes) -> Callable[[socket.socket], None]:
+    def serve(sock: socket.socket) -> None:
+        sock.recv(65536)
+        sock.sendall(answer)
+
+    return serve
+
+
+def http(status: str, body: str = "") -> bytes:
+    return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+
+
+def test_docker_answers_its_ping(engine) -> None:
+    asked: list[bytes] = []
+
+    def serve(sock: socket.socket) -> None:
+        asked.append(sock.recv(65536))
+        sock.sendall(http("200 OK", "OK"))
+
+    assert ping("docker", engine(serve)) == "OK"
+    assert asked[0].startswith(b"GET /_ping HTTP/1.1\r\nHost: localhost\r\n")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"\0\xff" * 100, b"SSH-2.0-OpenSSH\r\n", http("500 Internal Server Error", "starting"),
+     http("404 Not Found"), b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nO"[:20],
+     b"HTTP/1.1 2" + b"0" * 5000 + b"\r\n\r\n", b"X: y\r\n" * 3000],
+    ids=["closed", "bytes", "other", "500", "404", "cut", "number", "long"],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["docker", "containerd"])
+def test_anything_else_is_no_answer_yet(engine, kind: str, answer: bytes) -> None:
+    path = engine(says(answer))
+    with pytest.raises(NotAnsweringError, match=f"{kind} does not answer on {path}") as caught:
+        ping(kind, path)
+    assert caught.value.seen
+
+
+@pytest.mark.parametrize("kind", ["docker", "containerd"])
+def test_a_socket_that_takes_nobody_or_stays_silent(
+    engine, monkeypatch, short_path, kind: str
+) -> None:
+    with pytest.raises(NotAnsweringError, match="FileNotFoundError"):
+        ping(kind, short_path / "none")
+    monkeypatch.setattr(sockets, "_CALL_TIMEOUT", 0.2)
+    released = threading.Event()
+    with pytest.raises(NotAnsweringError, match="TimeoutError"):
+        ping(kind, engine(lambda sock: bool(released.wait(10)) and None))
+    released.set()
+
+
+def containerd(
+    message: bytes = b"\x0a\x061.7.24", status: str = "200", asked: list[str] | None = None
+) -> Callable[[socket.socket], None]:
+    """A gRPC server that answers each call with this message."""
+
+    def serve(sock: socket.socket) -> None:
+        config = h2.config.H2Configuration(client_side=False, header_encoding="utf-8")
+        connection = h2.connection.H2Connection(config)
+        connection.initiate_connection()
+        sock.sendall(connection.data_to_send())
+        while data := sock.recv(65536):
+            for event in connection.receive_data(data):
+                if isinstance(event, h2.events.RequestReceived) and asked is not None:
+                    asked.append(dict(event.headers)[":path"])
+                if isinstance(event, h2.events.StreamEnded):
+                    connection.send_headers(1, [(":status", status)])
+                    frame = b"\0" + struct.pack(">I", len(message)) + message
+                    connection.send_data(1, frame if message else b"", end_stream=False)
+                    connection.send_headers(1, [("grpc-status", "0")], end_stream=True)
+            sock.sendall(connection.data_to_send())
+
+    return serve
+
+
+def test_containerd_answers_with_its_version(engine) -> None:
+    asked: list[str] = []
+    assert ping("containerd", engine(containerd(asked=asked))) == "1.7.24"
+    assert asked == ["/containerd.services.version.v1.Version/Version"]
+
+
+@pytest.mark.parametrize("message", [b"", b"\x12\x03abc", b"\x0a", b"\x0a\x00"])
+def test_a_containerd_without_a_version_does_not_answer_yet(engine, message: bytes) -> None:
+    with pytest.raises(NotAnsweringError):
+        ping("containerd", engine(containerd(message)))
+
+
+def test_bytes_of_a_version_are_made_readable(engine) -> None:
+    assert ping("containerd", engine(containerd(b"\x0a\x02\xffx"))) == "\ufffdx"
+
+
+@pytest.mark.parametrize(
+    ("kind", "drip"),
+    [
+        ("containerd", b"\0\0\x08\x06\0\0\0\0\0" + b"pingpong"),  # a PING frame
+        ("docker", b"X"),  # of a header without end
+    ],
+)
+def test_an_engine_that_goes_on_for_ever_is_left_at_the_deadline(
+    engine, monkeypatch, kind: str, drip: bytes
+) -> None:
+    monkeypatch.setattr(sockets, "_CALL_TIMEOUT", 0.4)
+    stop = threading.Event()
+
+    def serve(sock: socket.socket) -> None:
+        sock.recv(65536)
+        if kind == "containerd":
+            sock.sendall(b"\0\0\0\x04\0\0\0\0\0")  # its settings
+        while not stop.wait(0.1):
+            sock.sendall(drip)
+
+    path = engine(serve)
+    watchdog = threading.Timer(5, stop.set)
+    watchdog.start()
+    try:
+        with pytest.raises(NotAnsweringError):
+            ping(kind, path)
+        assert not stop.is_set(), "it was left only because the engine gave up"
+    finally:
+        stop.set()
+        watchdog.cancel()

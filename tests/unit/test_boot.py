@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import paramiko
+import pytest
+
+from pytest_lima import boot as boots
+from pytest_lima.boot import Boot, Booted
+from pytest_lima.errors import (
+    CommandError,
+    HostKeyError,
+    InstanceDiedError,
+    LimaError,
+    ProvisionError,
+    ReadyTimeoutError,
+    StartError,
+)
+from pytest_lima.guest import readiness
+from pytest_lima.guest.commands import CommandResult, run
+from pytest_lima.guest.hostkeys import HostKeys
+from pytest_lima.guest.ssh import connect
+from pytest_lima.lima import engines, host, limactl, paths, template
+from pytest_lima.settings import resolve
+from pytest_lima.spec import MachineSpec
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readiness, "_INTERVAL", 0.02)
+
+
+class Tries:
+    """Boots over the fake limactl, and what they leave to be ended."""
+
+    def __init__(self, fake, observer) -> None:
+        self.fake = fake
+        self.observer = observer
+        self.name = paths.instance_name()
+        self.booted: list[Booted] = []
+
+    def create(self, spec: MachineSpec | None = None, timeout: float = 20) -> Boot:
+        machine = host.inspect(resolve({}, os.environ, {}), os.environ)
+        text = machine.limactl.template(self.fake.template())
+        filled = template.fill("t", text, spec or MachineSpec(), vmtype="qemu", arch=machine.arch)
+        boot = Boot(machine, self.name, filled, timeout, self.observer)
+        yaml = paths.template_file(machine.limactl.home, self.name)
+        yaml.write_text(filled.text)
+        boot.create(yaml, ())
+        return boot
+
+    def start(self, boot: Boot) -> Booted:
+        self.booted.append(boot.start())
+        return self.booted[-1]
+
+    def reboot(self, boot: Boot, timeout: float | None = None) -> Booted:
+        self.booted.append(boot.reboot(self.booted[-1], timeout))
+        return self.booted[-1]
+
+    def fails(
+        self, boot: Boot, kind: type[BaseException], match: str | None = None
+    ) -> BaseException:
+        """Start in vain: limactl has ended then, and so has the connection."""
+        with pytest.raises(kind, match=match) as caught:
+            boot.start()
+        assert boot._child is not None
+        assert boot._child.poll() is not None
+        transports = [one for one in threading.enumerate() if isinstance(one, paramiko.Transport)]
+        assert not any(one.is_active() for one in transports)
+        return caught.value
+
+    def end(self) -> None:
+        for one in self.booted:
+            one.connection.close()
+            one.starting.stop()
+            if one.forward:
+                one.forward.close()
+
+
+@pytest.fixture
+def tries(fake_lima, observer) -> Iterator[Tries]:
+    one = Tries(fake_lima, observer)
+    yield one
+    one.end()
+
+
+def test_from_a_template_to_a_ready_guest_and_through_a_reboot(tries, observer) -> None:
+    boot = tries.create(MachineSpec(engines=engines.ENGINES["both"]))
+    booted = tries.start(boot)
+    folder = booted.info.dir / "pl"
+    assert observer.all("phase") == [
+        "creating", "booting", "provisioning", "waiting for containerd and docker",
+    ]  # fmt: skip
+    assert observer.told[-1] == ("ready", tries.name)
+    assert observer.all("warn") == []
+    assert booted.keys.source == f"the console log {booted.info.dir / 'serial.log'}"
+    known = folder / "known_hosts"
+    assert known.read_text().splitlines()[0].startswith(f"{tries.name} ")
+    assert stat.S_IMODE(known.stat().st_mode) == 0o600
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert booted.forward and set(booted.forward.sockets) == {"docker", "containerd"}
+    before = run(booted.connection, "cat /proc/sys/kernel/random/boot_id").stdout
+
+    again = tries.reboot(boot)
+    assert not booted.connection.alive
+    assert run(again.connection, "cat /proc/sys/kernel/random/boot_id").stdout != before
+    assert again.keys == booted.keys
+    assert again.forward and again.forward.sockets == booted.forward.sockets
+    assert all(path.exists() for path in again.forward.sockets.values())
+    assert "rebooting" in observer.all("phase")
+    assert len(observer.all("ready")) == 2
+
+
+def test_without_keys_on_the_console_the_first_is_trusted_aloud(
+    tries, observer, monkeypatch
+) -> None:
+    monkeypatch.setattr(boots, "_KEYS_GRACE", 0.0)
+    tries.fake.scenario("no-host-keys")
+    booted = tries.start(tries.create())
+    [warning] = observer.all("warn")
+    [(kind, key)] = booted.keys.keys.items()
+    assert f"{tries.name} printed no SSH host key on its console; the {kind} key" in warning
+    assert f"127.0.0.1:{booted.address.port} is trusted for this run" in warning
+    assert (booted.info.dir / "pl" / "known_hosts").read_text() == f"{tries.name} {kind} {key}\n"
+    # From now on it is the one.
+    with pytest.raises(HostKeyError, match="not in the first connection"):
+        connect(booted.address, replace(booted.keys, keys={kind: key[:-8] + "AAAAAAA="}))
+
+
+def test_a_vm_that_does_not_start_is_told_in_qemus_words(tries) -> None:
+    tries.fake.scenario("start-fails")
+    error = tries.fails(tries.create(), StartError, "did not start")
+    assert isinstance(error, StartError)
+    assert "failed to initialize kvm: Permission denied" in (error.seen or "")
+    assert "--lima-accel=tcg" in str(error)
+    evidence = Path(error.log or "")
+    assert evidence == tries.fake.home / "_failures" / f"{tries.name}.log"
+    kept = evidence.read_text()
+    assert "==> ha.stderr.log" in kept and "==> limactl-start.log" in kept
+    assert "Permission denied" in kept
+
+
+def test_a_failed_script_is_told_with_the_guests_own_log(tries) -> None:
+    tries.fake.scenario("provision-failed")
+    error = tries.fails(tries.create(), ProvisionError, "a provision script failed")
+    assert isinstance(error, ProvisionError)
+    assert (error.seen or "").endswith("E: Unable to locate package nosuchpackage")
+    assert "nosuchpackage" in Path(error.log or "").read_text()
+
+
+def test_a_vm_that_dies_while_it_is_provisioned(tries, observer, monkeypatch) -> None:
+    tries.fake.scenario("slow", boot_seconds=0, provision_seconds=60)
+
+    def tick(line: str) -> None:
+        if observer.all("phase")[-1] == "provisioning":
+            tries.fake.crash(tries.name)
+
+    monkeypatch.setattr(observer, "tick", tick)
+    tries.fails(tries.create(), StartError, "did not start")
+
+
+@pytest.mark.parametrize("phase", ["booting", "waiting for docker"])
+def test_ctrl_c_ends_limactl_and_the_connection(tries, observer, monkeypatch, phase: str) -> None:
+    def interrupt(instance: str, now: str) -> None:
+        if now == phase:
+            raise KeyboardInterrupt
+
+    boot = tries.create(MachineSpec(engines=engines.ENGINES["docker"]))
+    monkeypatch.setattr(observer, "phase", interrupt)
+    if phase == "booting":
+        with pytest.raises(KeyboardInterrupt):
+            boot.start()
+        assert boot._child is None
+    else:
+        tries.fails(boot, KeyboardInterrupt)
+    assert not list(tries.fake.home.glob("*/pl/*.sock"))
+
+
+def test_a_guest_that_ends_our_question_on_its_way_down_is_asked_again(tries, monkeypatch) -> None:
+    """As systemd ends sessions, sshd may still take new ones. Only another boot counts."""
+    boot = tries.create()
+    tries.start(boot)
+    ask, asked = boots._boot_id, []
+
+    def boot_id(connection: object) -> str:
+        asked.append(connection)
+        if len(asked) == 2:
+            raise CommandError(CommandResult("cat boot_id", 137, b"", b"", 0.1))
+        return ask(connection)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(boots, "_boot_id", boot_id)
+    assert tries.reboot(boot).connection.alive
+    assert not asked[1].alive  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(boots, "_ask_to_reboot", lambda connection: connection.close())
+    with pytest.raises(ReadyTimeoutError, match="no SSH after the reboot within"):
+        tries.reboot(boot, timeout=0.5)
+
+
+class Closable:
+    closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def answers(status: int, stderr: bytes) -> Callable[..., CommandResult]:
+    def fake(connection: object, command: str, *, check: bool = True, **_: object) -> CommandResult:
+        result = CommandResult(command, status, b"", stderr, 0.1)
+        if check and not result.ok:
+            raise CommandError(result)
+        return result
+
+    return fake
+
+
+@pytest.mark.parametrize("status", [0, 129, 137, 143])
+def test_a_shell_that_goes_down_with_the_guest_is_no_refusal(monkeypatch, status: int) -> None:
+    connection = Closable()
+    monkeypatch.setattr(boots, "run", answers(status, b""))
+    boots._ask_to_reboot(connection)  # type: ignore[arg-type]
+    assert connection.closed
+
+
+def test_a_guest_that_refuses_to_reboot(monkeypatch) -> None:
+    connection = Closable()
+    monkeypatch.setattr(boots, "run", answers(1, b"sudo: a password is required"))
+    with pytest.raises(CommandError, match="a password is required"):
+        boots._ask_to_reboot(connection)  # type: ignore[arg-type]
+    assert connection.closed
+
+
+def info(folder: Path, pid: int, **config: object) -> limactl.InstanceInfo:
+    return limactl.InstanceInfo(
+        "pl-1", "Running", folder, "qemu", "x86_64", 2, 2048, 60022, 0, pid, config
+    )
+
+
+def test_the_death_of_a_vm_has_its_last_words(tmp_path, tool, gone) -> None:
+    boots.check_alive(info(tmp_path, os.getpid()), None)
+    (tmp_path / "serial.log").write_text("booting\nKernel panic - not syncing\n")
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    cause = LimaError("lost")
+    with pytest.raises(InstanceDiedError, match="the VM pl-1 has died") as caught:
+        boots.check_alive(info(tmp_path, pid), cause)
+    assert "Kernel panic" in (caught.value.seen or "")
+    assert caught.value.log == str(tmp_path / "serial.log")
+    assert caught.value.__cause__ is cause
+
+
+def test_paths_of_a_templates_engine_are_filled_in(tmp_path) -> None:
+    user = {"name": "ann", "uid": 1001, "home": "/home/ann.guest"}
+    path = "/run/user/{{.UID}}/{{.User}}{{.Home}}/docker.sock"
+    assert boots._expand(path, info(tmp_path, 1, user=user)) == (
+        "/run/user/1001/ann/home/ann.guest/docker.sock"
+    )
+
+
+def test_keys_are_looked_for_until_lima_is_ready_and_a_moment_longer(tries, monkeypatch) -> None:
+    boot = tries.create()
+    look = boot._keys_or_give_up()
+    monkeypatch.setattr(boots, "_KEYS_GRACE", -1.0)
+    assert look() is None
+    (boot._dir / "ha.stdout.log").write_text('{"status": {"running": true}}\n')
+    assert look() == HostKeys({}, "nowhere")
