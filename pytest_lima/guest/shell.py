@@ -41,6 +41,7 @@ unset pl_loop
 [[ -o posix || ${BASH_VERSINFO[0]} -lt 5 ]] && exit 0
 exec 9>&2 2>/dev/null
 printf 'pytest-lima-shell=%d\n' $$
+printf 'pytest-lima-shell=%d\n' $$ >&9
 while IFS=' ' read -r pl_size pl_end && LC_ALL=C IFS= read -r -N "$pl_size" pl_line; do
   IFS=' ' read -r _ _ _ _ pl_pid </proc/loadavg
   (
@@ -95,20 +96,22 @@ def run(connection: Connection, script: str, output: Output, deadline: float) ->
     if not connection.has_shells:
         return None
     with connection.slot(deadline):
-        shell = _idle(connection) or _start(connection, deadline)
-        if shell is None:
-            connection.has_shells = False
-            return None
-        try:
-            status = shell.run(script, output, deadline)
-        except BaseException:
-            shell.close()
-            raise
-        if shell.stays:
-            connection.keep(shell)
-        else:
-            shell.close()
-        return status
+        while (shell := _idle(connection) or _start(connection, deadline)) is not None:
+            try:
+                status = shell.run(script, output, deadline)
+            except _GoneError:
+                shell.close()
+                continue
+            except BaseException:
+                shell.close()
+                raise
+            if shell.stays:
+                connection.keep(shell)
+            else:
+                shell.close()
+            return status
+    connection.has_shells = False
+    return None
 
 
 def _idle(connection: Connection) -> Shell | None:
@@ -122,19 +125,25 @@ def _idle(connection: Connection) -> Shell | None:
 def _start(connection: Connection, deadline: float) -> Shell | None:
     """Start one; None if the login shell is another than bash."""
     channel = connection.open(_BEGIN, deadline)
-    said = b""
+    said = {"stdout": b"", "stderr": b""}
     try:
         _send(channel, _LOOP.encode(), deadline)
         for name, data in outputs(channel, deadline):
-            said += data if name == "stdout" else b""
-            if match := _HELLO.search(said):  # after what startup files print
-                return Shell(channel, int(match[1]))
+            said[name] += data
+            # Both are searched: startup files print too.
+            found = [_HELLO.search(text) for text in said.values()]
+            if found[0] and found[1]:
+                return Shell(channel, int(found[0][1]))
         exit_status(channel, deadline)
     except BaseException:
         channel.close()
         raise
     channel.close()
     return None
+
+
+class _GoneError(Exception):
+    """A shell had ended before it was asked for anything."""
 
 
 class Shell:
@@ -168,7 +177,8 @@ class Shell:
         coming = outputs(self._channel, deadline)
         try:
             data = script.encode()
-            _send(self._channel, b"%d %s\n%s" % (len(data), mark, data), deadline)
+            if not _send(self._channel, b"%d %s\n%s" % (len(data), mark, data), deadline):
+                raise _GoneError
             for name, data in coming:
                 (out if name == "stdout" else err).feed(data)
                 if err.ended and b"\n" in out.after:
@@ -189,9 +199,16 @@ class Shell:
         return status
 
 
-def _send(channel: paramiko.Channel, data: bytes, deadline: float) -> None:
-    channel.settimeout(max(0.0, deadline - time.monotonic()))
-    channel.sendall(data)
+def _send(channel: paramiko.Channel, data: bytes, deadline: float) -> bool:
+    """Send a request; false if the shell ended, which runs no request that isn't whole."""
+    channel.settimeout(max(0.001, deadline - time.monotonic()))
+    try:
+        channel.sendall(data)
+    except TimeoutError:
+        raise
+    except OSError:
+        return False
+    return True
 
 
 def _result(line: bytes) -> tuple[int, bool, bytes]:
