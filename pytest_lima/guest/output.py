@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import select
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -64,17 +64,39 @@ class Output:
             self._on_output(name, data)
 
 
+class _Arrival(threading.Event):
+    """Set when something comes on one of a channel's outputs, or they end.
+
+    The pipe behind a channel's ``fileno()`` is not enough: paramiko clears it when one output
+    was read, and may miss that the other one has just got something.
+    """
+
+    def __init__(self, channel: paramiko.Channel) -> None:
+        super().__init__()
+        channel.in_buffer.set_event(self)
+        channel.in_stderr_buffer.set_event(self)
+
+    def clear(self) -> None:
+        """What paramiko does when an output was read; the other may hold something."""
+
+    def await_next(self, seconds: float) -> None:
+        """Wait for the next arrival."""
+        self.wait(seconds)
+        super().clear()
+
+
 def outputs(channel: paramiko.Channel, deadline: float) -> Iterator[tuple[str, bytes]]:
     """What comes on ``stdout`` and ``stderr``, as it comes, until both are closed.
 
     Raises:
         TimeoutError: They weren't closed before the deadline, on ``time.monotonic``'s clock.
     """
+    arrival = _Arrival(channel)
     while True:
         remaining = deadline - time.monotonic()
         if remaining <= 0:
             raise TimeoutError
-        select.select([channel], [], [], remaining)
+        arrival.await_next(remaining)
         # Asked first: what came before the end is then there to be read.
         ended = channel.eof_received or channel.closed
         while channel.recv_ready():
