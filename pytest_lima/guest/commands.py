@@ -7,6 +7,7 @@ import shlex
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _PIECE = 256 * 1024
 _KILL_TIMEOUT = 10.0
+_SESSION_TIMEOUT = 3.0
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 # Ends every process in the session of pid $1: sshd and sudo start each command in one of its
@@ -180,8 +182,17 @@ def _kill(connection: Connection, pid: int) -> bool:
     # As root where that's allowed: the command may have been another user's.
     line = f"sudo -n sh -c {shlex.quote(script)} 2>/dev/null || sh -c {shlex.quote(script)}"
     try:
-        with connection.side_session(line, time.monotonic() + _KILL_TIMEOUT) as channel:
-            # A status of -1 is none: the connection ended.
-            return channel.status_event.wait(_KILL_TIMEOUT) and channel.exit_status >= 0
+        try:
+            return _ends(connection, line)
+        except TimeoutError:
+            # The command may hold the only session that sshd allows a connection.
+            with closing(connection.again()) as other:
+                return _ends(other, line)
     except (LimaError, TimeoutError):
         return False
+
+
+def _ends(connection: Connection, line: str) -> bool:
+    with connection.side_session(line, time.monotonic() + _SESSION_TIMEOUT) as channel:
+        # A status of -1 is none: the connection ended.
+        return channel.status_event.wait(_KILL_TIMEOUT) and channel.exit_status >= 0

@@ -16,6 +16,7 @@ import re
 import secrets
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pytest_lima.errors import ConnectionLostError
@@ -106,7 +107,7 @@ def run(connection: Connection, script: str, output: Output, deadline: float) ->
                 shell.close()
                 raise
             if shell.stays:
-                connection.keep(shell)
+                connection.idle.append(shell)
             else:
                 shell.close()
             return status
@@ -115,10 +116,12 @@ def run(connection: Connection, script: str, output: Output, deadline: float) ->
 
 
 def _idle(connection: Connection) -> Shell | None:
-    while (shell := connection.kept()) is not None:
-        if shell.is_clean():
-            return shell
-        shell.close()
+    with suppress(IndexError):
+        while True:
+            shell = connection.idle.pop()
+            if shell.is_clean():
+                return shell
+            shell.close()
     return None
 
 

@@ -6,8 +6,8 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,17 +57,22 @@ class Connection:
     Attributes:
         host_key: Type and key that the guest has shown.
         has_shells: Whether shells can stay in this guest, as far as is known.
+        idle: Shells that may be used again; closed when sshd has no more sessions.
+        again: Makes another connection to the same guest.
     """
 
-    def __init__(self, transport: paramiko.Transport, host_key: str) -> None:
+    def __init__(
+        self, transport: paramiko.Transport, host_key: str, again: Callable[[], Connection]
+    ) -> None:
         self._transport = transport
         self._sessions = threading.BoundedSemaphore(_COMMAND_SESSIONS)
         self._sftp: paramiko.SFTPClient | None = None
         self._sftp_lock = threading.Lock()
         self._ended = threading.Condition()
-        self._idle: list[Shell] = []
+        self.idle: list[Shell] = []
         self.host_key = host_key
         self.has_shells = True
+        self.again = again
 
     @property
     def alive(self) -> bool:
@@ -127,17 +132,6 @@ class Connection:
             channel.exec_command(command)
             return channel
 
-    def keep(self, shell: Shell) -> None:
-        """Keep a shell for its next use; it is closed when sshd has no more sessions."""
-        self._idle.append(shell)
-
-    def kept(self) -> Shell | None:
-        """The shell that was kept last, to be used or closed."""
-        try:
-            return self._idle.pop()
-        except IndexError:
-            return None
-
     @contextmanager
     def sftp(self) -> Iterator[paramiko.SFTPClient]:
         """The connection's one SFTP client, for this thread alone while it is used.
@@ -193,9 +187,10 @@ class Connection:
 
     def _drop_idle(self) -> None:
         """Give back one session that isn't in use; its next use starts another."""
-        if (shell := self.kept()) is not None:
-            shell.close()
-        elif self._sftp_lock.acquire(blocking=False):
+        with suppress(IndexError):
+            self.idle.pop().close()
+            return
+        if self._sftp_lock.acquire(blocking=False):
             try:
                 if self._sftp is not None:
                     self._sftp.close()
@@ -243,7 +238,12 @@ def connect(address: Address, keys: HostKeys | None) -> Connection:
             private = paramiko.Ed25519Key.from_private_key_file(str(address.key))
             transport.auth_publickey(address.user, private)
             transport.set_keepalive(_KEEPALIVE)
-        return Connection(transport, f"{seen.get_name()} {seen.get_base64()}")
+        pinned = keys or HostKeys({seen.get_name(): seen.get_base64()}, "the first connection")
+        return Connection(
+            transport,
+            f"{seen.get_name()} {seen.get_base64()}",
+            lambda: connect(address, pinned),
+        )
     except BaseException:
         transport.close()
         raise
@@ -273,7 +273,6 @@ def _not_yet(address: Address) -> Iterator[None]:
 
     try:
         yield
-    # Order matters nowhere here: all of these mean "not yet" until the caller's deadline.
     except (paramiko.SSHException, OSError, EOFError) as error:
         problem = f"{type(error).__name__}: {error}"
     else:

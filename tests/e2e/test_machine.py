@@ -101,8 +101,14 @@ def test_eight_threads_at_once(lima: Instance) -> None:
 def test_nothing_of_a_command_is_left_for_the_next(lima: Instance) -> None:
     probe = "pwd; umask; ulimit -n; trap; set +o; echo $A; ls /proc/self/fd"
     before = lima.run(probe).stdout
-    for line in ("cd /; export A=1; umask 077; ulimit -n 99; trap 'echo x' EXIT; set -eu",
-                 "exec >/dev/null", "exit 3", "kill -9 $$", "kill -9 0", "exec 3>&1 true"):  # fmt: skip
+    for line in (
+        "cd /; export A=1; umask 077; ulimit -n 99; trap 'echo x' EXIT; set -eu",
+        "exec >/dev/null",
+        "exec 3>&1 true",
+        "exit 3",
+        "kill -9 $$",
+        "kill -9 0",
+    ):
         lima.run(line, check=False)
         assert lima.run(probe).stdout == before
     assert len({lima.run("echo $$").stdout for _ in range(3)}) == 3

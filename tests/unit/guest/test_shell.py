@@ -135,7 +135,7 @@ def test_a_shell_that_is_killed_is_replaced(connection, guest) -> None:
 def test_a_shell_that_died_between_commands_is_replaced(connection, guest, until) -> None:
     pid = int(run(connection, "ps -o ppid= $BASHPID").stdout)
     psutil.Process(pid).kill()
-    assert until(lambda: not connection._idle[0].is_clean())
+    assert until(lambda: not connection.idle[0].is_clean())
     assert run(connection, "echo next").stdout == "next\n"
 
 
@@ -172,6 +172,14 @@ def test_one_session_is_enough(connection, guest, tmp_path) -> None:
         assert run(connection, "cat", input="fed").stdout == "fed"
         with connection.sftp() as sftp:
             assert sftp.stat(str(guest.root)).st_mode
+
+
+def test_a_timeout_ends_the_command_that_has_the_only_session(connection, guest, gone) -> None:
+    guest.max_sessions = 1
+    with pytest.raises(CommandTimeoutError, match="raise timeout=") as caught:
+        run(connection, "echo $BASHPID; exec sleep 60", timeout=0.5)
+    assert gone(int(caught.value.stdout))
+    assert run(connection, "echo next").stdout == "next\n"
 
 
 def test_many_threads_have_shells_of_their_own(connection, guest) -> None:
