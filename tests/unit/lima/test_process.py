@@ -57,7 +57,7 @@ def test_a_background_process_does_not_hold_the_call(tmp_path: Path) -> None:
     begun = time.monotonic()
     done = sh(f"sleep 60 & echo $! >{tmp_path}/pid; echo done")
     assert (done.returncode, done.stdout) == (0, "done\n")
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 30
     os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
 
 
