@@ -38,6 +38,8 @@ def empty_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     template.write_text(
         f"images: [{{location: {disk}, arch: x86_64}}]\n"
         "firmware: {legacyBIOS: true}\ncpus: 1\nmemory: 64MiB\ndisk: 64MiB\n"
+        # Lima takes the host's CPU wherever there is a /dev/kvm, which emulation refuses.
+        "vmOpts: {qemu: {cpuType: {x86_64: max}}}\n"
     )
     ssh = tmp_path / "bin" / "ssh"
     ssh.parent.mkdir()
