@@ -86,7 +86,10 @@ def main(rounds: int) -> None:
             # The first ones open connections.
             ours, theirs = (list(column) for column in zip(*taken[1:], strict=True))
             a, b = statistics.median(ours), statistics.median(theirs)
-            print(f"{row:15} {a:6.2f} s   limactl cp {b:6.2f} s   {b / a:.1f} times as fast")
+            print(
+                f"{row:15} {a:6.2f} s   limactl cp {b:6.2f} s   {b / a:.1f} times as fast",
+                flush=True,
+            )
             results[row] = {"ours": ours, "limactl cp": theirs, "ratio": a / b}
         print(json.dumps(results))
 

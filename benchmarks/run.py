@@ -31,14 +31,15 @@ def seconds(call: Callable[[], object]) -> float:
 def main(rounds: int) -> None:
     """Boot a VM, measure, print."""
     with lima_instance() as vm:
-        control = ["-o", "ControlMaster=auto", "-o", f"ControlPath={vm.dir}/pl/cm"]
-        ssh = ["ssh", "-F", str(vm.ssh_config), *control, f"lima-{vm.name}"]
-        master = subprocess.Popen(["ssh", "-N", "-M", *ssh[1:]], stderr=subprocess.DEVNULL)
+        ssh = ["ssh", "-F", str(vm.ssh_config), "-o", f"ControlPath={vm.dir}/pl/cm"]
+        host = f"lima-{vm.name}"
+        # -f returns when the master listens: a command before that would log in by itself.
+        subprocess.run([*ssh, "-MNf", host], check=True, stderr=subprocess.DEVNULL)
         try:
-            results = {command: measure(vm, ssh, rounds, command) for command in COMMANDS}
+            results = {line: measure(vm, [*ssh, host], rounds, line) for line in COMMANDS}
+            subprocess.run([*ssh, "-O", "check", host], check=True)
         finally:
-            master.terminate()
-            master.wait()
+            subprocess.run([*ssh, "-O", "exit", host], check=False)
         print(json.dumps(results))
 
 
@@ -53,7 +54,7 @@ def measure(vm: Instance, ssh: list[str], rounds: int, command: str) -> dict[str
             theirs.append(other)
     a, b = statistics.median(ours), statistics.median(theirs)
     print(f"{command:15} {a * 1000:5.1f} ms   ssh, ControlMaster {b * 1000:5.1f} ms   "
-          f"ratio {a / b:.2f}")  # fmt: skip
+          f"ratio {a / b:.2f}", flush=True)  # fmt: skip
     return {"ours": ours, "ssh": theirs, "ratio": a / b}
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _TRANSFER_TIMEOUT = 600.0
 _SIZE_LIMIT = 4 * 1024**3
 _COUNT_LIMIT = 100_000
-_PIECE = 256 * 1024
+_PIECE = 32 * 1024  # tarfile copies what it holds at each write
 # What a member's header may take beside its data; tarfile keeps headers in memory.
 _HEADER_LIMIT = 4096
 
