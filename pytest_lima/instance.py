@@ -11,9 +11,11 @@ from typing import Any
 from pytest_lima.boot import Boot, Booted
 from pytest_lima.errors import ConnectionLostError, LimaError
 from pytest_lima.guest import commands, files, hostkeys, readiness, sockets
-from pytest_lima.guest.commands import CommandResult, OnOutput
+from pytest_lima.guest.commands import CommandResult
 from pytest_lima.guest.hostkeys import HostKeys
-from pytest_lima.guest.ssh import Connection, Link, connect
+from pytest_lima.guest.link import Link
+from pytest_lima.guest.output import OnOutput
+from pytest_lima.guest.ssh import Connection, connect
 from pytest_lima.lima import engines, logs, process
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.vitals import Vitals, Watch

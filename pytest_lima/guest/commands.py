@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 import re
-import select
 import shlex
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pytest_lima.errors import (
-    CommandError,
-    CommandTimeoutError,
-    ConnectionLostError,
-    LimaError,
-)
+from pytest_lima.errors import CommandError, CommandTimeoutError, LimaError
+from pytest_lima.guest import shell
+from pytest_lima.guest.output import SAY_PID, OnOutput, Output, exit_status, outputs
 
 if TYPE_CHECKING:
     import paramiko
 
     from pytest_lima.guest.ssh import Connection
 
-OnOutput = Callable[[str, bytes], None]
-
-_CHUNK = 256 * 1024
+_PIECE = 256 * 1024
 _KILL_TIMEOUT = 10.0
+_SESSION_TIMEOUT = 3.0
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# The first line each wrapped shell writes to stderr: its process id, for the kill.
-_PID = re.compile(rb"pytest-lima-pid=(\d+)\n")
-_SAY_PID = 'echo "pytest-lima-pid=$$" >&2'
 
 # Ends every process in the session of pid $1: sshd and sudo start each command in one of its
 # own. Field 4 behind the parenthesised name in /proc/PID/stat is the session.
@@ -100,84 +93,68 @@ def run(
         ConnectionLostError: The connection ended before the command's status was known.
     """
     shown = command if isinstance(command, str) else shlex.join(command)
-    line = _wrap(command, env or {}, cwd, user)
+    script = _script(command, env or {}, cwd)
     started = time.monotonic()
     deadline = started + timeout
-    streams = _Streams(on_output)
+    output = Output(on_output)
+    returncode = None
     try:
-        with connection.session(line, deadline) as channel:
-            _feed(channel, input)
-            returncode = _drain(channel, streams, deadline)
+        # Another user's shell and an input to send take far longer than a channel.
+        if user is None and input is None and shell.suits(command):
+            returncode = shell.run(connection, script, output, deadline)
+        if returncode is None:
+            returncode = _run_alone(connection, _alone(script, user), input, output, deadline)
     except TimeoutError:
-        killed = streams.pid is None or _kill(connection, streams.pid)
-        out, err = streams.texts()
+        killed = _kill(connection, output.pid) if output.pid else not output.begun
+        out, err = output.texts()
         raise CommandTimeoutError(shown, timeout, stdout=out, stderr=err, killed=killed) from None
     result = CommandResult(
-        shown, returncode, bytes(streams.out), streams.errors(), time.monotonic() - started
+        shown, returncode, bytes(output.out), bytes(output.err), time.monotonic() - started
     )
     if check and not result.ok:
         raise CommandError(result)
     return result
 
 
-def _wrap(
-    command: str | Sequence[str], env: Mapping[str, str], cwd: str | None, user: str | None
-) -> str:
-    """The line for the login shell; it says its pid and runs the command."""
+def _script(command: str | Sequence[str], env: Mapping[str, str], cwd: str | None) -> str:
+    """What the login shell does."""
     if not command:
         raise ValueError("an empty command")
     for name in env:
         if not _ENV_NAME.fullmatch(name):
             raise ValueError(f"{name!r} is not a name for an environment variable")
-    steps = [_SAY_PID]
-    if cwd is not None:
-        steps.append(f"cd -- {shlex.quote(cwd)} || exit 126")
+    steps = [] if cwd is None else [f"cd -- {shlex.quote(cwd)} || exit 126"]
     steps += [f"export {name}={shlex.quote(str(value))}" for name, value in env.items()]
-    # eval keeps a syntax error inside the line, and no further shell has to be started. The
-    # shell stays, so that a command ended by a signal still has a status.
+    # eval keeps a syntax error inside the line, and no further shell has to be started.
     steps.append(
         f"eval {shlex.quote(command)}" if isinstance(command, str) else shlex.join(command)
     )
-    line = "\n".join([*steps, "exit $?"])
+    return "\n".join(steps)
+
+
+def _alone(script: str, user: str | None) -> str:
+    """The line for a login shell of the command's own; it says its pid."""
+    # The shell stays, so that a command ended by a signal still has a status.
+    line = f"{SAY_PID}\n{script}\nexit $?"
     if user is None:
         return line
     return f'exec sudo -n -H -u {shlex.quote(user)} -- "${{SHELL:-/bin/sh}}" -c {shlex.quote(line)}'
 
 
-class _Streams:
-    """What a command has printed so far."""
-
-    def __init__(self, on_output: OnOutput | None) -> None:
-        self.out = bytearray()
-        self._err = bytearray()
-        self._on_output = on_output
-        self.pid: int | None = None
-
-    def take_out(self, data: bytes) -> None:
-        self.out += data
-        self._tell("stdout", data)
-
-    def take_err(self, data: bytes) -> None:
-        self._err += data
-        if self.pid is not None:
-            self._tell("stderr", data)
-            return
-        match = _PID.search(self._err)
-        if match:
-            self.pid = int(match[1])
-            del self._err[match.start() : match.end()]
-            if self._err:
-                self._tell("stderr", bytes(self._err))
-
-    def errors(self) -> bytes:
-        return bytes(self._err)
-
-    def texts(self) -> tuple[str, str]:
-        return self.out.decode(errors="replace"), self._err.decode(errors="replace")
-
-    def _tell(self, name: str, data: bytes) -> None:
-        if self._on_output is not None and data:
-            self._on_output(name, data)
+def _run_alone(
+    connection: Connection,
+    line: str,
+    data: str | bytes | None,
+    output: Output,
+    deadline: float,
+) -> int:
+    """Run a line on a channel of its own."""
+    with connection.session(line, deadline) as channel:
+        output.begun = True
+        _feed(channel, data)
+        for name, piece in outputs(channel, deadline):
+            output.take(name, piece)
+        return exit_status(channel, deadline)
 
 
 def _feed(channel: paramiko.Channel, data: str | bytes | None) -> None:
@@ -185,53 +162,18 @@ def _feed(channel: paramiko.Channel, data: str | bytes | None) -> None:
     if data is None:
         channel.shutdown_write()
         return
-    payload = data.encode() if isinstance(data, str) else data
+    payload = memoryview(data.encode() if isinstance(data, str) else data)
 
     def send() -> None:
         try:
-            channel.sendall(payload)
+            # In pieces: paramiko copies what it hasn't sent yet for each packet.
+            for start in range(0, len(payload), _PIECE):
+                channel.sendall(bytes(payload[start : start + _PIECE]))
             channel.shutdown_write()
         except (OSError, EOFError):
-            pass  # the command ended without reading it all, or _drain tells of the lost connection
+            pass  # the command ended without reading it all, or its outputs tell of the loss
 
     threading.Thread(target=send, name="pytest-lima-stdin", daemon=True).start()
-
-
-def _drain(channel: paramiko.Channel, streams: _Streams, deadline: float) -> int:
-    """Read both outputs as they come, until the end and the exit status."""
-    while True:
-        remaining = deadline - time.monotonic()
-        if remaining <= 0:
-            raise TimeoutError
-        select.select([channel], [], [], remaining)
-        while channel.recv_ready():
-            streams.take_out(channel.recv(_CHUNK))
-        while channel.recv_stderr_ready():
-            streams.take_err(channel.recv_stderr(_CHUNK))
-        if channel.eof_received or channel.closed:
-            if channel.recv_ready() or channel.recv_stderr_ready():
-                continue
-            return exit_status(channel, deadline)
-
-
-def exit_status(channel: paramiko.Channel, deadline: float) -> int:
-    """Wait for the status of a command whose outputs have ended.
-
-    Raises:
-        ConnectionLostError: The connection ended before it.
-        TimeoutError: It didn't come by ``deadline``.
-    """
-    if not channel.status_event.wait(max(0.0, deadline - time.monotonic())):
-        raise TimeoutError
-    if channel.exit_status < 0:
-        # paramiko's mark for "none was sent": the connection ended, or a signal did it.
-        if channel.get_transport().is_active():
-            return 128 + 9
-        raise ConnectionLostError(
-            "the SSH connection ended while a command ran",
-            remedy="look at the VM's console; the command may have run",
-        )
-    return channel.exit_status
 
 
 def _kill(connection: Connection, pid: int) -> bool:
@@ -240,8 +182,17 @@ def _kill(connection: Connection, pid: int) -> bool:
     # As root where that's allowed: the command may have been another user's.
     line = f"sudo -n sh -c {shlex.quote(script)} 2>/dev/null || sh -c {shlex.quote(script)}"
     try:
-        with connection.side_session(line, time.monotonic() + _KILL_TIMEOUT) as channel:
-            # A status of -1 is none: the connection ended.
-            return channel.status_event.wait(_KILL_TIMEOUT) and channel.exit_status >= 0
+        try:
+            return _ends(connection, line)
+        except TimeoutError:
+            # The command may hold the only session that sshd allows a connection.
+            with closing(connection.again()) as other:
+                return _ends(other, line)
     except (LimaError, TimeoutError):
         return False
+
+
+def _ends(connection: Connection, line: str) -> bool:
+    with connection.side_session(line, time.monotonic() + _SESSION_TIMEOUT) as channel:
+        # A status of -1 is none: the connection ended.
+        return channel.status_event.wait(_KILL_TIMEOUT) and channel.exit_status >= 0

@@ -10,7 +10,6 @@ import io
 import shlex
 import stat
 import tarfile
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, cast
 
 from pytest_lima.errors import LimaError
-from pytest_lima.guest.commands import exit_status, run
+from pytest_lima.guest.output import exit_status
 from pytest_lima.guest.ssh import Connection
 
 if TYPE_CHECKING:
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 _TRANSFER_TIMEOUT = 600.0
 _SIZE_LIMIT = 4 * 1024**3
 _COUNT_LIMIT = 100_000
+_PIECE = 32 * 1024  # tarfile copies what it holds at each write
 # What a member's header may take beside its data; tarfile keeps headers in memory.
 _HEADER_LIMIT = 4096
 
@@ -89,17 +89,22 @@ def write_bytes(connection: Connection, remote: str, data: bytes) -> None:
 
 
 def _put_tree(connection: Connection, local: Path, remote: str) -> None:
-    with tempfile.TemporaryFile() as spool:
-        with tarfile.open(fileobj=spool, mode="w") as archive:
-            archive.add(local.resolve(), arcname=".", filter=_anonymous)
-        spool.seek(0)
-        target = shlex.quote(remote)
-        run(
-            connection,
-            f"mkdir -p -- {target} && tar -xf - -C {target}",
-            input=spool.read(),
-            timeout=_TRANSFER_TIMEOUT,
-        )
+    deadline = time.monotonic() + _TRANSFER_TIMEOUT
+    target = shlex.quote(remote)
+    command = f"mkdir -p -- {target} && exec tar -xf - -C {target}"
+    with _refusals("put", remote), connection.session(command, deadline) as channel:
+        stream = _Stream(channel, deadline)
+        try:
+            file = cast("IO[bytes]", stream)
+            with tarfile.open(fileobj=file, mode="w|", bufsize=_PIECE) as archive:
+                archive.add(local.resolve(), arcname=".", filter=_anonymous)
+            channel.shutdown_write()
+        except _EndedError:
+            pass  # its words say why
+        problem = stream.refusal()
+    if problem:
+        raise LimaError(f"put {remote} in the guest failed", ran=command, seen=problem,
+                        remedy="see who may write there, and what space is left")  # fmt: skip
 
 
 def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
@@ -139,8 +144,12 @@ def _get_tree(connection: Connection, remote: str, local: Path) -> None:
                         remedy="what came before that is there; see who may read it")  # fmt: skip
 
 
+class _EndedError(Exception):
+    """The guest's tar ended before it had read everything."""
+
+
 class _Stream:
-    """Standard output of the guest's tar, as tarfile reads it, until a deadline.
+    """The guest's tar, as tarfile reads from it or writes to it, until a deadline.
 
     Attributes:
         budget: Bytes that may still come.
@@ -150,6 +159,16 @@ class _Stream:
         self.budget = 1024 * 1024
         self._channel = channel
         self._deadline = deadline
+
+    def write(self, data: bytes) -> None:
+        """Send all of ``data``."""
+        self._channel.settimeout(max(0.001, self._deadline - time.monotonic()))
+        try:
+            self._channel.sendall(data)
+        except TimeoutError:
+            raise
+        except OSError:
+            raise _EndedError from None
 
     def read(self, size: int) -> bytes:
         """At most ``size`` bytes; none at the end."""
@@ -161,7 +180,7 @@ class _Stream:
         return data
 
     def refusal(self) -> str | None:
-        """Why tar didn't send all; None when it did."""
+        """Why tar didn't do all; None when it did."""
         status = exit_status(self._channel, self._deadline)
         said = self._channel.recv_stderr(65536) if self._channel.recv_stderr_ready() else b""
         lines = said.decode(errors="replace").splitlines()

@@ -12,7 +12,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,6 +24,12 @@ from pytest_lima.ownership.record import Record
 
 _LOCK_TIMEOUT = 60.0
 _CREATE_TIMEOUT = 1800.0
+# Longer than one that has just looked, and found nothing to wait for, takes to end.
+_WATCHER_TIMEOUT = 2.0
+
+
+class _HeldError(HostError):
+    """A lock wasn't to be had."""
 
 
 class Ledger:
@@ -70,6 +76,17 @@ class Ledger:
         """
         with self._locked(f"mend-{name}", _LOCK_TIMEOUT):
             yield
+
+    @contextmanager
+    def only_watcher(self) -> Iterator[bool]:
+        """Whether we are the one that waits for kept instances to become idle."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._locked("idle", _WATCHER_TIMEOUT))
+                ours = True
+            except _HeldError:
+                ours = False
+            yield ours
 
     def write(self, record: Record) -> None:
         """Store a record; whole or not at all, even if we are killed."""
@@ -162,7 +179,7 @@ class Ledger:
         try:
             lock.acquire(timeout=timeout)
         except filelock.Timeout:
-            raise HostError(
+            raise _HeldError(
                 f"another process has held the ledger for {timeout:.0f} s",
                 seen=_holder(path) or f"lock file {path}",
                 remedy="end or continue that process; it may be suspended",

@@ -21,7 +21,7 @@ from pytest_lima.ownership.sweep import Sweeper, seconds_until_idle
 
 READY = b"pytest-lima reaper ready\n"
 _LOOK = 1.0
-_IDLE_LOOK = 30.0
+_IDLE_LOOK = 5.0
 _TRIES = 5
 _LOG_LIMIT = 1024 * 1024
 
@@ -43,9 +43,11 @@ def main(argv: list[str]) -> None:
     sweeper = Sweeper(ledger, os.environ, _log.warning)
     if not dismissed:
         _sweep(ledger, sweeper)
-    while (seconds := seconds_until_idle(ledger.records())) is not None:
-        time.sleep(min(seconds + 0.1, _IDLE_LOOK))
-        _sweep(ledger, sweeper)
+    if seconds_until_idle(ledger.records()) is not None:
+        with ledger.only_watcher() as ours:
+            while ours and (seconds := seconds_until_idle(ledger.records())) is not None:
+                time.sleep(min(seconds + 0.1, _IDLE_LOOK))
+                _sweep(ledger, sweeper)
 
 
 def _await_end(parent: Identity) -> bool:

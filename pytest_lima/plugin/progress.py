@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 
 import pytest
@@ -15,14 +16,17 @@ _REDRAW_SECONDS = 0.5
 
 
 class Progress(Observer):
-    """Writes through pytest's terminal reporter; without one (in an xdist worker), nothing.
+    """Writes through pytest's terminal reporter; without one (in an xdist worker), warnings only.
 
     Warnings are shown even with ``-q``: what goes on may not be what was asked for.
     """
 
     def __init__(self, config: pytest.Config) -> None:
+        self._config = config
         manager = config.pluginmanager
-        self._reporter = manager.get_plugin("terminalreporter")
+        # A worker of xdist has one too, but it goes nowhere.
+        worker = hasattr(config, "workerinput")
+        self._reporter = None if worker else manager.get_plugin("terminalreporter")
         self._capture = manager.get_plugin("capturemanager")
         self._quiet = config.get_verbosity() < 0
         self._lock = threading.RLock()  # a test may start VMs in threads of its own
@@ -72,8 +76,23 @@ class Progress(Observer):
             self._write(f"lima {instance}: failed after {now - begun:.1f} s, while {phase}")
 
     def warn(self, message: str) -> None:
-        """A line of its own."""
-        self._write(f"lima warning: {message}")
+        """A line of its own; of an xdist worker's, one in the summary of warnings."""
+        if self._reporter is None:
+            self._record(f"lima: {message}")
+        else:
+            self._write(f"lima warning: {message}")
+
+    def _record(self, message: str) -> None:
+        """Hand it to pytest as recorded: issued, it would be an error for whoever wants that."""
+        warning = pytest.PytestWarning(message)
+        self._config.hook.pytest_warning_recorded.call_historic(
+            kwargs={
+                "warning_message": warnings.WarningMessage(warning, type(warning), __file__, 0),
+                "when": "runtest",
+                "nodeid": "",
+                "location": None,
+            }
+        )
 
     def _show(self, instance: str, begun: float, text: str) -> None:
         if not self._quiet:

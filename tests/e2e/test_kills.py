@@ -38,6 +38,8 @@ def empty_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     template.write_text(
         f"images: [{{location: {disk}, arch: x86_64}}]\n"
         "firmware: {legacyBIOS: true}\ncpus: 1\nmemory: 64MiB\ndisk: 64MiB\n"
+        # Lima takes the host's CPU wherever there is a /dev/kvm, which emulation refuses.
+        "vmOpts: {qemu: {cpuType: {x86_64: max}}}\n"
     )
     ssh = tmp_path / "bin" / "ssh"
     ssh.parent.mkdir()
@@ -85,23 +87,32 @@ def test_what_a_killed_reaper_leaves_goes_with_the_next_run(
     (tmp_path / "test_it.py").write_text("def test_it(lima): pass\n")
     run = a_run("test_it.py", f"--rootdir={tmp_path}", "--lima-accel=tcg", "-q",
                 f"--lima-template={empty_disk}")  # fmt: skip
-    left = 0
-    for _ in range(3):
-        process = run.start(tmp_path)
+    seen: set[str] = set()
+
+    def await_qemu() -> None:
+        """Of an instance that no run before had, whose own are swept by now."""
         deadline = time.monotonic() + 30
-        while not list(run.home.glob("*/qemu.pid")) and time.monotonic() < deadline:
+        while time.monotonic() < deadline:
+            found = {path.parent.name for path in run.home.glob("*/qemu.pid")}
+            if found and not found & seen:
+                seen.update(found)
+                return
             time.sleep(0.05)
+        raise AssertionError(f"no new VM beside {seen}")
+
+    for count in range(1, 4):
+        process = run.start(tmp_path)
+        await_qemu()
         for reaper in reapers_of(process.pid):
             reaper.kill()
         process.kill()
-        print(process.communicate()[0])
-        assert len(run.instances()) > left
-        left = len(run.instances())
+        process.communicate()
+        assert len(seen) == count
+        assert set(run.instances()) <= seen
     process = run.start(tmp_path)
-    deadline = time.monotonic() + 30
-    while len(list(run.home.glob("*/qemu.pid"))) != 1 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    await_qemu()
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 143, output
+    assert "which a killed run had left" in output
     nothing_left(run, 1)

@@ -98,6 +98,31 @@ def test_eight_threads_at_once(lima: Instance) -> None:
     assert results == [f"{n}\n" for n in range(24)]
 
 
+def test_nothing_of_a_command_is_left_for_the_next(lima: Instance) -> None:
+    probe = "pwd; umask; ulimit -n; trap; set +o; echo $A; ls /proc/self/fd"
+    before = lima.run(probe).stdout
+    for line in (
+        "cd /; export A=1; umask 077; ulimit -n 99; trap 'echo x' EXIT; set -eu",
+        "exec >/dev/null",
+        "exec 3>&1 true",
+        "exit 3",
+        "kill -9 $$",
+        "kill -9 0",
+    ):
+        lima.run(line, check=False)
+        assert lima.run(probe).stdout == before
+    assert len({lima.run("echo $$").stdout for _ in range(3)}) == 3
+
+
+def test_a_background_process_has_outputs_of_its_own_or_is_waited_for(lima: Instance) -> None:
+    result = lima.run("setsid sh -c 'sleep 1; echo late; echo err >&2' & echo soon")
+    assert (result.stdout, result.stderr) == ("soon\nlate\n", "err\n")
+    pid = lima.run("sleep 300 >/dev/null 2>&1 & echo $!").stdout.strip()
+    with pytest.raises(CommandTimeoutError):
+        lima.run("sleep 300", timeout=1)
+    lima.run(["kill", pid])  # it was another command's, and still there
+
+
 def test_files_both_ways(lima: Instance, tmp_path: Path) -> None:
     data = os.urandom(300_000)
     lima.write_bytes("blob", data)

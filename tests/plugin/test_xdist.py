@@ -32,6 +32,15 @@ def test_workers_leave_nothing(pytester, fake_lima):
     fake_lima.assert_clean()
 
 
+def test_what_workers_warn_of_is_in_the_summary(pytester, fake_lima):
+    """Even where warnings are errors: the VM is fit for use, and its tests run."""
+    fake_lima.scenario(probe=134)
+    pytester.makepyfile("def test_one(lima): pass\ndef test_two(lima): pass")
+    result = pytester.runpytest("-n", "2", "--lima-accel=auto", "-W", "error")
+    result.assert_outcomes(passed=2, warnings=2)
+    result.stdout.fnmatch_lines(["*= warnings summary =*", "*lima: * does not work here*"])
+
+
 def test_a_failed_boot_is_told_by_the_controller(pytester, fake_lima):
     fake_lima.scenario("provision-failed")
     pytester.makepyfile("def test_one(lima): pass\ndef test_two(lima): pass")

@@ -76,8 +76,13 @@ RECREATED = """
     def name(lima):
         return lima.name
 
-    def test_kills(lima, name, lima_docker_host):
+    def kill(lima):
         os.kill(int((lima.dir / "qemu.pid").read_text()), 9)
+        while lima.cause_of_death() is None:
+            time.sleep(0.01)
+
+    def test_kills(lima, name, lima_docker_host):
+        kill(lima)
 
     def test_gets_a_new_one(lima, name, lima_docker_host):
         assert lima.run("true").ok
@@ -86,7 +91,7 @@ RECREATED = """
         assert os.path.exists(lima_docker_host.removeprefix("unix://"))
 
     def test_kills_again(lima):
-        os.kill(int((lima.dir / "qemu.pid").read_text()), 9)
+        kill(lima)
 
     def test_once_was_all(lima):
         lima.run("true")

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 
+import psutil
 import pytest
 
 TEST = """
@@ -113,6 +114,24 @@ def test_14_an_idle_one_ends_by_itself(pytester, fake_lima, soon):
     result.assert_outcomes(passed=1)
     assert len(fake_lima.instances()) == 1
     soon()
+
+
+def test_14_one_process_waits_for_all_of_them(pytester, fake_lima, soon):
+    pytester.makepyfile(TEST)
+    for _ in range(3):
+        result = pytester.runpytest_subprocess("--lima-reuse", "--lima-idle=600")
+        result.assert_outcomes(passed=1)
+
+    def waiting() -> int:
+        found = 0
+        for one in psutil.process_iter(["cmdline", "environ"]):
+            state = (one.info["environ"] or {}).get("XDG_STATE_HOME")
+            argv = one.info["cmdline"] or []
+            found += state == fake_lima.env["XDG_STATE_HOME"] and "reaper" in " ".join(argv)
+        return found
+
+    fake_lima.wait_until(lambda: waiting() == 1, 10)
+    prune(fake_lima)
 
 
 def test_14_one_in_use_is_not_idle(pytester, fake_lima, start, soon):

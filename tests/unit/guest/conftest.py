@@ -75,12 +75,15 @@ class Guest:
     host_key: paramiko.PKey
     root: Path
     bin: Path
+    # What ran, and how often a shell that stays was asked for.
     commands: list[str] = field(default_factory=list)
+    shells: int = 0
     transports: list[paramiko.Transport] = field(default_factory=list)
     # Called with each command before it runs; says how the server misbehaves, if it does.
     misbehave: Callable[[str, paramiko.Channel], bool] = lambda command, channel: False
     accepts: bool = True
     user: str = "ann"
+    shell: str = "/bin/sh"  # the login user's
     # Sessions a connection may have at once, and seconds until the server has collected a
     # command that ended, which holds its session until then.
     max_sessions: int = 1000
@@ -154,7 +157,10 @@ class _Server(paramiko.ServerInterface):
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
         text = command.decode()
-        self._guest.commands.append(text)
+        if text.startswith(": pytest-lima"):
+            self._guest.shells += 1
+        else:
+            self._guest.commands.append(text)
         self._transport.held.append(channel.get_id())
         thread = threading.Thread(target=self._run, args=(text, channel), daemon=True)
         self._transport.pending.append(thread)
@@ -174,7 +180,7 @@ def _execute(guest: Guest, command: str, channel: paramiko.Channel) -> None:
     if guest.misbehave(command, channel):
         return
     child = subprocess.Popen(
-        ["/bin/sh", "-c", guest.local(command)],
+        [guest.shell, "-c", guest.local(command)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         start_new_session=True, cwd=guest.root,
         env={"PATH": f"{guest.bin}:/usr/bin:/bin", "SHELL": "/bin/sh"},
@@ -185,6 +191,7 @@ def _execute(guest: Guest, command: str, channel: paramiko.Channel) -> None:
         with contextlib.suppress(OSError), child.stdin:  # type: ignore[union-attr]
             while data := channel.recv(65536):
                 child.stdin.write(data)  # type: ignore[union-attr]
+                child.stdin.flush()  # type: ignore[union-attr]
 
     def pump(number: int, send: Callable[[bytes], None]) -> None:
         with contextlib.suppress(OSError, EOFError, paramiko.SSHException):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import sys
 import threading
 
@@ -11,6 +12,17 @@ from pytest_lima.errors import CommandError, CommandTimeoutError, ConnectionLost
 from pytest_lima.guest.commands import CommandResult, run
 
 HOSTILE = ["a b", "$HOME", "`id`", "'", '"', "\\", ";", "ü", "-n", "", "*", "\n", "~", "!x", "a\tb"]
+BASH = shutil.which("bash", path="/usr/local/bin:/opt/homebrew/bin:/usr/bin:/bin")
+
+
+@pytest.fixture(autouse=True, params=["channel", "shell"])
+def way(request, guest) -> str:
+    """Each command on a channel of its own, as for a dash, or by a shell that stays."""
+    if request.param == "shell":
+        if BASH is None or sys.platform != "linux":
+            pytest.skip("a shell that stays is a bash on Linux")
+        guest.shell = BASH
+    return request.param
 
 
 def test_status_and_outputs(connection) -> None:

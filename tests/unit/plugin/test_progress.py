@@ -95,14 +95,19 @@ def test_quiet_means_warnings_only(verbosity: int) -> None:
     assert reporter.written == ["lima warning: emulated\n"]
 
 
-def test_without_a_terminal_reporter_nothing_is_shown() -> None:
+def test_without_a_terminal_reporter_warnings_alone_are_told() -> None:
+    recorded: list[dict] = []
+    hook = SimpleNamespace(call_historic=lambda kwargs: recorded.append(kwargs))
     config = SimpleNamespace(
-        pluginmanager=SimpleNamespace(get_plugin=lambda name: None), get_verbosity=lambda: 0
-    )
+        pluginmanager=SimpleNamespace(get_plugin=lambda name: None), get_verbosity=lambda: 0,
+        hook=SimpleNamespace(pytest_warning_recorded=hook),
+    )  # fmt: skip
     one = Progress(config)  # type: ignore[arg-type]
     one.phase("pl-1", "booting")
     one.tick("line")
+    assert recorded == []
     one.warn("x")
+    assert str(recorded[0]["warning_message"].message) == "lima: x"
 
 
 def test_a_boot_that_ends_in_another_thread_does_not_disturb_this_one(monkeypatch) -> None:

@@ -1,0 +1,129 @@
+"""Which records may be ended, by owner, users, time and place."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pytest_lima.lima.identity import this_host, this_process
+from pytest_lima.ownership import removal
+from pytest_lima.ownership.ledger import Ledger
+from pytest_lima.ownership.record import ENDING, FAILED, READY, STARTING, Record
+from pytest_lima.ownership.sweep import Sweeper, seconds_until_idle
+
+MINE = this_process()
+DEAD = replace(MINE, started=MINE.started + 1)
+ELSEWHERE = replace(MINE, host=f"{this_host().split()[0]} pid:[1]")
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path / "ledger")
+
+
+@pytest.fixture
+def sweeper(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Sweeper:
+    monkeypatch.setattr(removal, "remove", lambda limactl, name, warn: None)
+    return Sweeper(ledger, os.environ, lambda message: None)
+
+
+@pytest.fixture
+def record(short_path: Path) -> Record:
+    return Record("pl-1", str(short_path), "/bin/limactl", "key", "run", DEAD, DEAD, state=READY)
+
+
+@pytest.mark.parametrize(
+    ("changes", "swept"),
+    [
+        ({}, True),
+        ({"owner": MINE}, False),
+        ({"leases": (MINE,)}, False),
+        ({"leases": (DEAD,)}, True),
+        ({"state": STARTING}, True),
+        ({"state": FAILED}, True),
+        ({"state": ENDING}, True),
+        ({"state": ENDING, "starter": MINE}, False),
+        ({"keep": True, "idle": 60.0, "used": time.time()}, False),
+        ({"keep": True, "idle": 60.0, "used": 1.0}, True),
+        ({"keep": True, "idle": 60.0, "used": 1.0, "leases": (MINE,)}, False),
+        ({"keep": True, "used": 1.0}, False),
+        ({"owner": ELSEWHERE}, True),
+        ({"owner": ELSEWHERE, "state": STARTING, "used": time.time()}, False),
+        ({"owner": ELSEWHERE, "state": STARTING, "used": 1.0}, True),
+    ],
+)
+def test_who_is_swept(
+    ledger: Ledger, sweeper: Sweeper, record: Record, changes: dict[str, object], swept: bool
+) -> None:
+    (Path(record.home) / record.name).mkdir()
+    ledger.write(replace(record, **changes))  # type: ignore[arg-type]
+    assert sweeper.orphans() == (["pl-1"] if swept else [])
+    assert (ledger.read("pl-1") is None) is swept
+
+
+def test_a_run_with_members_may_yet_want_it(
+    ledger: Ledger, sweeper: Sweeper, record: Record
+) -> None:
+    ledger.write(record)
+    ledger.join("run", MINE)
+    assert sweeper.orphans() == []
+    ledger.leave("run", MINE)
+    assert sweeper.orphans() == ["pl-1"]
+
+
+def test_a_kept_one_that_was_deleted_by_hand_is_forgotten(
+    ledger: Ledger, sweeper: Sweeper, record: Record
+) -> None:
+    ledger.write(replace(record, keep=True))
+    assert sweeper.orphans() == ["pl-1"]
+
+
+@pytest.fixture
+def living_agent(record: Record) -> Iterator[None]:
+    folder = Path(record.home) / record.name
+    folder.mkdir()
+    with socket.socket(socket.AF_UNIX) as agent:
+        agent.bind(str(folder / "ha.sock"))
+        agent.listen()
+        yield
+
+
+@pytest.mark.usefixtures("living_agent")
+def test_what_lives_in_another_container_stays_even_if_it_is_named(
+    ledger: Ledger, sweeper: Sweeper, record: Record
+) -> None:
+    ledger.write(replace(record, owner=ELSEWHERE))
+    assert sweeper.orphans() == sweeper.named(["pl-1"]) == []
+
+
+def test_one_that_can_not_be_removed_keeps_its_record_and_not_the_others(
+    ledger: Ledger, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    def refuse(limactl: object, name: str, warn: object) -> None:
+        if name == "pl-1":
+            raise OSError("no")
+
+    monkeypatch.setattr(removal, "remove", refuse)
+    ledger.write(record)
+    ledger.write(replace(record, name="pl-2"))
+    assert Sweeper(ledger, os.environ, told.append).orphans() == ["pl-2"]
+    assert told == ["pl-1 could not be removed: no"]
+    assert [one.name for one in ledger.records()] == ["pl-1"]
+
+
+def test_the_next_to_be_idle(record: Record) -> None:
+    now = time.time()
+    kept = [replace(record, keep=True, idle=idle, used=now) for idle in (50.0, 20.0, None)]
+    seconds = seconds_until_idle(kept)
+    assert seconds is not None
+    assert 15 < seconds <= 20
+    assert seconds_until_idle([record, kept[2]]) is None
+    assert seconds_until_idle([replace(kept[0], used=1.0)]) == 0.0
