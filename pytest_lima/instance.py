@@ -12,7 +12,6 @@ from pytest_lima.boot import Boot, Booted
 from pytest_lima.errors import ConnectionLostError, LimaError
 from pytest_lima.guest import commands, files, hostkeys, readiness, sockets
 from pytest_lima.guest.commands import CommandResult
-from pytest_lima.guest.hostkeys import HostKeys
 from pytest_lima.guest.link import Link
 from pytest_lima.guest.output import OnOutput
 from pytest_lima.guest.ssh import Connection, connect
@@ -209,8 +208,7 @@ class Instance:
     def reset(self) -> None:
         """Put it back into the state in which it first was ready: disk, memory, processes.
 
-        It is deleted and started anew under its name: woken up from a kept one within seconds
-        where that is possible, else cold. Its SSH port changes, its sockets' paths don't.
+        It is deleted and started anew under its name, warm where that works. Its SSH port changes.
 
         Raises:
             LimaError: It could not be started again, or other processes use it.
@@ -275,7 +273,7 @@ class Instance:
         if self._booted.starting:
             self._booted.starting.stop()
 
-    def _pinned(self) -> HostKeys:
+    def _pinned(self) -> hostkeys.HostKeys:
         """The host keys; those of a guest that was woken up change when somebody reboots it."""
         keys = self._booted.keys
         return keys if keys.lasting else hostkeys.from_known_hosts(self.dir / "pl" / "known_hosts")
