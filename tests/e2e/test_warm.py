@@ -153,7 +153,7 @@ def test_what_does_not_wake_up_starts_cold_with_one_warning(
         golden.chmod(0o600)
         golden.write_text(json.dumps({**record, "kept": {**record["kept"], "token": "other"}}))
 
-    aside = home / "_golden-aside"
+    aside = home.parent / "aside"
     shutil.copytree(golden.parent, aside, copy_function=os.link)
     spoil()
     run, status, output = suite(ONE, "--lima-start=warm")
