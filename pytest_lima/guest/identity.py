@@ -6,6 +6,8 @@ has just woken up.
 
 from __future__ import annotations
 
+import math
+import re
 import secrets
 import shlex
 import time
@@ -56,7 +58,7 @@ done 2>/dev/null
 _WAKE = f"""\
 echo awake
 IFS= read -r now
-date -u -s "@$now" >/dev/null
+date -u -s "@$now" >/dev/null 2>&1 || date -u -s "@${{now%.*}}" >/dev/null  # busybox
 for pid in $(cat {_SESSIONS}); do kill -KILL "$pid"; done 2>/dev/null
 seed='open(my $f, ">", "/dev/urandom") && syswrite($f, pack("H*", $ARGV[0])) == 32
   && ioctl($f, 0x5207, 0) || exit 1'
@@ -136,7 +138,7 @@ def wake(connection: Connection, kept: Kept, hostname: str, iid: str = "") -> No
     script = "".join(f"{key}={value}\n" for key, value in values.items()) + _WAKE
     said = _converse(connection, f"exec sudo -n sh -c {shlex.quote(script)}")
     facts = dict(line.partition("=")[::2] for line in said.splitlines())
-    drift = float(facts.get("time") or "inf") - time.time()
+    drift = _seconds(facts.get("time", "")) - time.time()
     problems = [
         problem
         for wrong, problem in (
@@ -149,6 +151,14 @@ def wake(connection: Connection, kept: Kept, hostname: str, iid: str = "") -> No
     ]
     if problems:
         raise StartError("the guest did not wake up as it should", seen="; ".join(problems))
+
+
+def _seconds(text: str) -> float:
+    match = re.match(r"\d+(\.\d+)?", text)
+    if match is None:
+        return math.inf
+    # A busybox without %N has whole seconds alone; half of one is their middle.
+    return float(match[0]) + (0.0 if match[1] else 0.5)
 
 
 def _converse(connection: Connection, line: str) -> str:
