@@ -175,7 +175,10 @@ class Pool:
         machine = self.host(spec.vmtype, spec.arch)
         source = spec.template or DEFAULT_TEMPLATE
         text = machine.limactl.template(source)
-        filled = template.fill(source, text, spec, vmtype=machine.vmtype, arch=machine.arch)
+        emulated = machine.accelerator.name == "tcg"
+        filled = template.fill(
+            source, text, spec, vmtype=machine.vmtype, arch=machine.arch, emulated=emulated
+        )
         return Order(machine, name, spec, filled, machine.timeout(self._settings))
 
     def _prepare(self) -> None:
