@@ -99,7 +99,7 @@ class SocketForward:
         self.sockets = {name: folder / f"{name}.sock" for name in sockets}
 
     def _is_ours(self, argv: Sequence[str]) -> bool:
-        return "-N" in argv and f'-oUserKnownHostsFile="{self._folder / "known_hosts"}"' in argv
+        return is_forward(argv, self._folder)
 
     def _await_listening(self, child: process.Child) -> None:
         deadline = time.monotonic() + _LISTEN_TIMEOUT
@@ -115,12 +115,21 @@ class SocketForward:
                 )
 
 
+def is_forward(argv: Sequence[str], folder: Path) -> bool:
+    """Whether a command line is that of a forward; ``folder`` is ours of the instance."""
+    return "-N" in argv and f"-o{_known_hosts(folder)}" in argv
+
+
+def _known_hosts(folder: Path) -> str:
+    return f'UserKnownHostsFile="{folder / "known_hosts"}"'  # quoted, as it is a list of files
+
+
 def ssh_command(address: Address, folder: Path) -> list[str]:
     """An ``ssh`` argv that is bound to the pinned host key and to nothing of the user's."""
     options = (
         "BatchMode=yes", "IdentitiesOnly=yes", "IdentityAgent=none", "ControlPath=none",
         "ForwardAgent=no", "GlobalKnownHostsFile=/dev/null", "StrictHostKeyChecking=yes",
-        f'UserKnownHostsFile="{folder / "known_hosts"}"',  # quoted, as it is a list of files
+        _known_hosts(folder),
         f"HostKeyAlias={folder.parent.name}",
         "ServerAliveInterval=15", "ConnectTimeout=20", "LogLevel=ERROR",
     )  # fmt: skip

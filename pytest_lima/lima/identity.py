@@ -81,9 +81,10 @@ def find(is_ours: Callable[[Sequence[str]], bool]) -> Iterator[Identity]:
     import psutil
 
     for pid in psutil.pids():
-        argv = command_line(pid) if pid != os.getpid() else ()
-        found = of(pid) if argv and is_ours(argv) else None
-        if found is not None:
+        # First who it is, then what it runs: what is killed later is what was looked at.
+        found = of(pid) if pid != os.getpid() else None
+        argv = command_line(pid) if found is not None else ()
+        if found is not None and argv and is_ours(argv):
             yield found
 
 

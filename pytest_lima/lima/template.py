@@ -69,7 +69,9 @@ class FilledTemplate:
     images: tuple[Mapping[str, Any], ...] = ()
 
 
-def fill(source: str, base: str, spec: MachineSpec, *, vmtype: str, arch: str) -> FilledTemplate:
+def fill(
+    source: str, base: str, spec: MachineSpec, *, vmtype: str, arch: str, emulated: bool = False
+) -> FilledTemplate:
     """Merge a template, our safe defaults and a spec.
 
     Args:
@@ -78,12 +80,16 @@ def fill(source: str, base: str, spec: MachineSpec, *, vmtype: str, arch: str) -
         spec: The machine, with the run's options in it.
         vmtype: ``qemu`` or ``vz``.
         arch: The guest's architecture.
+        emulated: No hardware runs the guest's instructions.
 
     Raises:
         TemplateError: It is no template, or one that reaches outside its instance.
     """
     raw = _load(source, base)
     filled = _merge(raw, _SAFE)
+    if emulated:
+        # Lima takes the host's processor wherever there is a /dev/kvm, which emulation refuses.
+        filled = _merge({"vmOpts": {"qemu": {"cpuType": {arch: "max"}}}}, filled)
     rules = _entries(source, filled, "portForwards")
     brought = engines.docker_socket(rules)
     filled["portForwards"] = [rule for rule in rules if not _is_engine_rule(rule)]

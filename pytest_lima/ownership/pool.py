@@ -175,7 +175,10 @@ class Pool:
         machine = self.host(spec.vmtype, spec.arch)
         source = spec.template or DEFAULT_TEMPLATE
         text = machine.limactl.template(source)
-        filled = template.fill(source, text, spec, vmtype=machine.vmtype, arch=machine.arch)
+        emulated = machine.accelerator.name == "tcg"
+        filled = template.fill(
+            source, text, spec, vmtype=machine.vmtype, arch=machine.arch, emulated=emulated
+        )
         settings = self._settings
         return Order(machine, name, spec, filled, machine.timeout(settings), settings.start,
                      settings.warm_budget)  # fmt: skip

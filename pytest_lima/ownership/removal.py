@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pytest_lima.errors import CleanupError
+from pytest_lima.guest import sockets
 from pytest_lima.lima import identity, paths
 from pytest_lima.lima.limactl import Limactl
 
@@ -84,7 +85,7 @@ def belongs(argv: Sequence[str], folder: Path) -> bool:
     return (
         ("hostagent" in words and f"{text}/ha.pid" in words)
         or ("-pidfile" in words and f"{text}/qemu.pid" in words)
-        or ("-N" in words and f'-oUserKnownHostsFile="{text}/pl/known_hosts"' in words)
+        or sockets.is_forward(argv, folder / "pl")
         or argv[0].startswith(f"ssh: {text}/ssh.sock")
         or ("create" in words and f"--name={name}" in words)
         or ("start" in words and argv[-1] == name)

@@ -336,3 +336,20 @@ def test_the_text_is_yaml_that_limactl_can_read() -> None:
     assert document["message"] == "ünïcode"
     assert document["provision"][-1]["script"] == "echo 'ü: \"x\"' | tr a b\n"
     assert json.loads(json.dumps(document)) == document
+
+
+def test_an_emulated_guest_has_a_processor_that_can_be_emulated() -> None:
+    """Lima's default is the host's wherever there is a /dev/kvm, usable or not."""
+
+    def cpu_type(*, emulated: bool, **base: Any) -> object:
+        text = yaml.safe_dump({"images": IMAGES, **base})
+        spec = machine_spec()
+        result = template.fill(
+            "my.yaml", text, spec, vmtype="qemu", arch="x86_64", emulated=emulated
+        )
+        return (yaml.safe_load(result.text).get("vmOpts") or {}).get("qemu")
+
+    assert cpu_type(emulated=False) is None
+    assert cpu_type(emulated=True) == {"cpuType": {"x86_64": "max"}}
+    own = {"qemu": {"cpuType": {"x86_64": "Haswell"}}}
+    assert cpu_type(emulated=True, vmOpts=own) == own["qemu"]
