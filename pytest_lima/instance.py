@@ -21,7 +21,7 @@ from pytest_lima.lima.vitals import Vitals, Watch
 
 _DEATH_GRACE = 1.5
 
-Again = Callable[[], tuple[Boot, Booted]]
+Again = Callable[[Callable[[], None]], tuple[Boot, Booted]]
 
 
 class Instance:
@@ -43,7 +43,7 @@ class Instance:
     """
 
     def __init__(self, host: Host, boot: Boot, booted: Booted, again: Again | None = None) -> None:
-        """Hold a running VM; ``again`` deletes it and starts it anew, for a reset."""
+        """Hold a running VM; ``again`` has it let go of, deletes it and starts it anew."""
         self._host = host
         self._again = again
         self._link = Link(lambda: connect(self._booted.address, self._pinned()))
@@ -218,7 +218,7 @@ class Instance:
                 f"{self.name} can't be reset from here: another process has started it",
                 remedy="ask for a VM of the test's own, with lima_fresh or fresh=True",
             )
-        self.replace(*self._again())
+        self._take(*self._again(self.disconnect))
 
     def console_log(self) -> str:
         """What the guest has printed on its console since it was started, the last 256 KiB."""

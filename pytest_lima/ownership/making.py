@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from pytest_lima.boot import Boot, Booted
@@ -148,9 +149,10 @@ class Maker:
             return None
 
     def _made(self, order: Order, how: _How) -> Instance:
-        return Instance(order.host, *self._boot(order, how), lambda: self._anew(order))
+        again = partial(self._anew, order)
+        return Instance(order.host, *self._boot(order, how), again)
 
-    def _anew(self, order: Order) -> tuple[Boot, Booted]:
+    def _anew(self, order: Order, let_go: Callable[[], None]) -> tuple[Boot, Booted]:
         """For a reset: the instance from nothing under its name, if nobody else uses it."""
         record = self._ledger.read(order.name)
         others = [one for one in record.holders if one != this_process()] if record else []
@@ -159,6 +161,7 @@ class Maker:
                 f"{order.name} can't be reset: {len(others)} other processes use it",
                 remedy="ask for a VM of the test's own, with lima_fresh or fresh=True",
             )
+        let_go()
         removal.remove(order.host.limactl, order.name, self._observer.warn)
         return self._boot(order, starting.start)
 

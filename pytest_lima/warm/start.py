@@ -91,16 +91,6 @@ def start(order: Order) -> tuple[Boot, Booted]:
         return _cold_and_kept(order, store, key)
 
 
-def start_again(order: Order) -> tuple[Boot, Booted]:
-    """Delete it and start it anew under its name.
-
-    Raises:
-        LimaError: Whatever kept it from being ready, or from being deleted.
-    """
-    order.delete()
-    return start(order)
-
-
 def _warm(order: Order, golden: Golden) -> tuple[Boot, Booted]:
     for _ in range(_PORT_TRIES):
         try:

@@ -193,11 +193,6 @@ def test_the_budget_holds(machine: Machine) -> None:
     assert second.key != first.key
 
 
-def test_starting_again_deletes_first(machine: Machine) -> None:
-    start.start_again(machine.order)
-    assert machine.steps == ["delete", "cold", "keep"]
-
-
 def test_a_reason_is_one_line_of_what_and_why() -> None:
     error = LimaError("it failed", seen="a reason", log="/a/log")
     assert start._reason(error) == "it failed; a reason; see /a/log"
