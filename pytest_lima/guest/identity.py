@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_lima.errors import ConnectionLostError, StartError
-from pytest_lima.guest import commands
+from pytest_lima.guest import commands, readiness
 from pytest_lima.guest.ssh import Connection
 
 if TYPE_CHECKING:
@@ -126,6 +126,7 @@ def wake(connection: Connection, kept: Kept, hostname: str, iid: str = "") -> No
 
     Raises:
         StartError: It isn't the kept guest, or it can't be made one of its own.
+        ReadyTimeoutError: Its clock can't be set.
         ConnectionLostError: The connection broke.
     """
     values = {
@@ -145,12 +146,13 @@ def wake(connection: Connection, kept: Kept, hostname: str, iid: str = "") -> No
             (facts.get("memory") != kept.token, "its memory is not the kept one"),
             (facts.get("disk") != kept.token, "its disk is not the kept one"),
             (facts.get("reseeded") != "0", "its random numbers can't be reseeded"),
-            (abs(drift) > _CLOCK_TOLERANCE, f"its clock is {drift:+.1f} s off"),
         )
         if wrong
     ]
     if problems:
         raise StartError("the guest did not wake up as it should", seen="; ".join(problems))
+    if abs(drift) > _CLOCK_TOLERANCE:  # on a busy machine that is the way here and back
+        readiness.set_clock(connection)
 
 
 def _seconds(text: str) -> float:
