@@ -26,7 +26,7 @@ getent hosts "$(hostname)" >/dev/null && echo known; date +%s.%N'''
 def facts(vm):
     begun = time.time()
     host, machine, uuid, iid, known, now = vm.run(ASK).stdout.split()
-    assert begun - 1 < float(now) < time.time() + 1
+    assert begun - 10 < float(now) < time.time() + 10  # a busy machine delays the answer
     assert host == f"lima-{vm.name}"
     assert "session" in vm.run("journalctl -n 500 --no-pager", user="root").stdout
     return {"host": host, "machine": machine, "uuid": uuid, "iid": iid, "name": vm.name,
