@@ -1,8 +1,8 @@
 """pytest-xdist's workers on another host: through a real sshd, into a fake Lima.
 
 The sshd is the user's own, on a port of the loopback. What makes its host another one is an
-environment that isn't the controller's, a folder that the tests are copied to, and what the
-parameter of the fixture ``host`` says.
+environment and a folder that aren't the controller's, and what the parameter of the fixture
+``host`` says.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ import importlib.util
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -133,12 +132,17 @@ class Host:
         _, left = psutil.wait_procs(processes, timeout=_UP_TIMEOUT)
         assert not left
 
-    def pytest(self, suite: Path, *args: str) -> list[str]:
-        """The command line of a run with two workers there, which gets the suite by rsync."""
-        there = self.folder / "there"
+    def pytest(self, tests: str, *args: str) -> subprocess.Popen[str]:
+        """Start a run with two workers there, where the tests are; nothing of them is here."""
+        there, here = self.folder / "there", self.folder / "here"
+        there.mkdir()
+        here.mkdir()
+        (there / "test_there.py").write_text(tests)
         tx = f"2*ssh=there//ssh_config={self.folder}/client//python={sys.executable}//chdir={there}"
-        return [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--dist=load",
-                f"--tx={tx}", f"--rsyncdir={suite}", str(suite), *args]  # fmt: skip
+        argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--dist=load",
+                f"--tx={tx}", *args]  # fmt: skip
+        return subprocess.Popen(argv, cwd=here, text=True, stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT)  # fmt: skip
 
 
 # Its pids are its own, so that the controller's says nothing to the ledger there.
@@ -175,23 +179,8 @@ def host(request: pytest.FixtureRequest, fake_lima: FakeLima, tmp_path: Path) ->
         host.end()
 
 
-@pytest.fixture
-def suite(tmp_path: Path) -> Callable[[str], Path]:
-    """Makes the folder that the workers get a copy of."""
-
-    def make(text: str) -> Path:
-        folder = tmp_path / "suite"
-        folder.mkdir()
-        (folder / "test_there.py").write_text(text)
-        return folder
-
-    return make
-
-
-def test_workers_there_share_one_vm(
-    host: Host, suite: Callable[[str], Path], fake_lima: FakeLima
-) -> None:
-    folder = suite("""
+def test_workers_there_share_one_vm(host: Host, fake_lima: FakeLima) -> None:
+    run = host.pytest("""
 import os
 import pytest
 
@@ -203,55 +192,87 @@ def test_it(lima, number):
 
 def test_fails(lima):
     lima.run("echo what was seen >&2; exit 3")
-""")
-    done = subprocess.run(host.pytest(folder, "-rP"), text=True, timeout=_RUN_TIMEOUT,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
-    print(done.stdout, host.log())
-    assert done.returncode == pytest.ExitCode.TESTS_FAILED
-    assert "1 failed, 8 passed" in done.stdout
+""", "-rP")  # fmt: skip
+    output = finish(run)
+    print(output, host.log())
+    assert run.returncode == pytest.ExitCode.TESTS_FAILED
+    assert "1 failed, 8 passed" in output
     assert host.log().count("Accepted publickey") == 2
-    ran = re.findall(r"VM (pl-\w+) (gw\d) (\S+)", done.stdout)
+    ran = re.findall(r"VM (pl-\w+) (gw\d) (\S+)", output)
     assert len(ran) == 8
     [name] = {name for name, _, _ in ran}
     assert {worker for _, worker, _ in ran} == {"gw0", "gw1"}
-    assert {file for _, _, file in ran} == {str(host.folder / "there/suite/test_there.py")}
+    assert {file for _, _, file in ran} == {str(host.folder / "there" / "test_there.py")}
     assert [len(fake_lima.calls(command)) for command in ("create", "start")] == [1, 1]
     # The failure has come over whole: the error, and what the VM knows.
-    assert "what was seen" in done.stdout
+    assert "what was seen" in output
     for section in ("console", "host agent", "cloud-init"):
-        assert re.search(f"-+ lima {section} of {name}", done.stdout)
+        assert re.search(f"-+ lima {section} of {name}", output)
     assert (host.state / "pytest-lima").is_dir()
     fake_lima.assert_clean()
     fake_lima.wait_until(lambda: not host.logins())
 
 
-def test_a_killed_controller_leaves_nothing_there(
-    host: Host, suite: Callable[[str], Path], fake_lima: FakeLima
-) -> None:
-    folder = suite("""
+def test_a_killed_controller_leaves_nothing_there(host: Host, fake_lima: FakeLima) -> None:
+    run = host.pytest("""
 import time
 from pathlib import Path
 import pytest
 
 @pytest.mark.parametrize("number", range(2))
 def test_it(lima, number):
-    Path(__file__).with_name(f"testing-{number}").touch()
+    Path(f"testing-{number}").touch()
     time.sleep(60)
 """)
-    log = host.folder / "run.log"
-    with log.open("wb") as file:
-        run = subprocess.Popen(host.pytest(folder), stdout=file, stderr=file)
     try:
-        there = host.folder / "there" / "suite"
+        there = host.folder / "there"
         fake_lima.wait_until(lambda: len(list(there.glob("testing-*"))) == 2, _RUN_TIMEOUT)
         assert len(fake_lima.instances()) == 1
         assert host.logins()
-    except AssertionError:
-        print(log.read_text(), host.log())
-        raise
     finally:
-        run.send_signal(signal.SIGKILL)
-        run.wait(_UP_TIMEOUT)
+        run.kill()
+        print(finish(run), host.log())
     fake_lima.wait_until(lambda: not (fake_lima.records() or fake_lima.processes()), _GONE_TIMEOUT)
     fake_lima.assert_clean()
     fake_lima.wait_until(lambda: not host.logins(), _GONE_TIMEOUT)
+
+
+def test_what_is_kept_there_is_told(host: Host, fake_lima: FakeLima) -> None:
+    run = host.pytest("def test_it(lima): assert 0\ndef test_other(lima): pass\n",
+                      "--lima-keep=on-failure")  # fmt: skip
+    output = finish(run)
+    print(output, host.log())
+    [name] = fake_lima.instances()
+    where = "" if host.state == Path(os.environ["XDG_STATE_HOME"]) else f" on {os.uname().nodename}"
+    assert output.count(f"{name} was kept{where}. To get in: ") == 1
+
+
+@pytest.mark.parametrize("host", ["own ledger", "own pids"], indirect=True)
+def test_what_could_not_be_removed_there_is_told(host: Host, fake_lima: FakeLima) -> None:
+    template = fake_lima.template("delete-fails")
+    run = host.pytest(f"""
+import shutil
+
+def refuse(path, *args, **kwargs):
+    raise PermissionError(13, "Permission denied", str(path))
+
+def test_it(lima_factory):
+    shutil.rmtree = refuse
+    lima_factory(template={template!r})
+""")
+    output = finish(run)
+    print(output, host.log())
+    assert run.returncode == pytest.ExitCode.TESTS_FAILED
+    assert f"on {os.uname().nodename}: pl-" in output.partition(" lima ---")[2]
+    # The reaper there tries once more, and nothing is in its way.
+    fake_lima.wait_until(lambda: not (fake_lima.records() or fake_lima.processes()), _GONE_TIMEOUT)
+    fake_lima.assert_clean()
+
+
+def finish(run: subprocess.Popen[str]) -> str:
+    """Its output, when it has ended by itself or by our deadline."""
+    try:
+        return run.communicate(timeout=_RUN_TIMEOUT)[0]
+    except subprocess.TimeoutExpired:
+        run.kill()
+        raise
