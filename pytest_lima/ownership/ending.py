@@ -27,12 +27,14 @@ class Kept:
         enter: The command that opens a shell in it.
         delete: The command that removes it.
         idle: Seconds without a user after which it ends by itself; None: never.
+        host: Where it is, if not here.
     """
 
     name: str
     enter: str
     delete: str
     idle: float | None = None
+    host: str = ""
 
 
 class Ending:

@@ -85,12 +85,13 @@ def _cloud_init_log(machine: Instance) -> str:
 
 def summary(reporter: pytest.TerminalReporter, session: LimaSession) -> None:
     """A section if a VM was kept, or could not be removed; else nothing."""
-    kept = session.pool.kept
+    kept = [*session.pool.kept, *session.workers.kept]
     if not kept and not session.problems:
         return
     reporter.section("lima", sep="-")
     for one in kept:
-        reporter.line(f"{one.name} was kept. To get in:  {one.enter}")
-        reporter.line(f"{'':{len(one.name)}}        To remove:  {one.delete}")
+        where = f" on {one.host}" if one.host else ""
+        reporter.line(f"{one.name} was kept{where}. To get in:  {one.enter}")
+        reporter.line(f"{'':{len(one.name + where)}}        To remove:  {one.delete}")
     for problem in session.problems:
         reporter.line(problem, red=True)

@@ -225,6 +225,8 @@ class LimaSession:
                 self.problems.clear()
             except ExceptionGroup as group:
                 self.problems = [str(error) for error in group.exceptions]
+            self.workers.tell(self.pool.kept, self.problems)
+            self.problems += self.workers.problems
         return not self.problems
 
     def _engines_for(self, asked: frozenset[str]) -> frozenset[str]:

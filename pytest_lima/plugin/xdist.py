@@ -10,26 +10,37 @@ import os
 import secrets
 import threading
 import time
+from collections.abc import Sequence
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
+    from pytest_lima.ownership.ending import Kept
     from pytest_lima.ownership.ledger import Ledger
     from pytest_lima.ownership.record import Record
     from pytest_lima.ownership.run import Run
 
 _INPUT = "lima_run"
 _OUTPUT = "lima_in_use"
+_LEFT = "lima_left"
 _LEAVE_TIMEOUT = 5.0
 _LOOK = 0.5
 
 
 class Workers:
-    """What this process is to the run: its only one, a worker, or the controller of some."""
+    """What this process is to the run: its only one, a worker, or the controller of some.
+
+    Attributes:
+        kept: What the workers have kept where this process's ledger doesn't show it.
+        problems: What they could not remove there, each an error's text.
+    """
 
     def __init__(self, config: pytest.Config) -> None:
+        self.kept: list[Kept] = []
+        self.problems: list[str] = []
         self._config = config
         self._input: dict[str, Any] | None = getattr(config, "workerinput", None)
         self._id = ""
@@ -98,6 +109,25 @@ class Workers:
         output = getattr(node, "workeroutput", None) or {}
         if error or not output or output.get(_OUTPUT):
             self._to_finish = True
+        if _LEFT in output:
+            self._take_in(*output[_LEFT])
+
+    def tell(self, kept: Sequence[Kept], problems: Sequence[str]) -> None:
+        """In a worker, at its end: what it leaves, for a controller that has another ledger."""
+        if self._input is not None and (kept or problems):
+            plain = [astuple(one) for one in kept]
+            left = [*_ledger(), os.uname().nodename, plain, list(problems)]
+            self._config.workeroutput[_LEFT] = left  # type: ignore[attr-defined]
+
+    def _take_in(
+        self, host: str, folder: str, name: str, kept: list[Any], problems: list[str]
+    ) -> None:
+        from pytest_lima.ownership.ending import Kept
+
+        if (host, folder) == _ledger():
+            return  # ours, where it may have changed since
+        self.kept += [replace(Kept(*one), host=name) for one in kept]
+        self.problems += [f"on {name}: {problem}" for problem in problems]
 
     def left_something(self) -> bool:
         """Whether the ledger has to be looked at, at the end of this process."""
@@ -155,6 +185,14 @@ class Boots:
             self._progress.failed(record.name)
         elif record.state == "ready" and before is not None:
             self._progress.ready(record.name, self._progress.seconds(record.name))
+
+
+def _ledger() -> tuple[str, str]:
+    """Which ledger is this process's: on what host, and where there."""
+    from pytest_lima.lima.identity import this_host
+    from pytest_lima.ownership.ledger import state_folder
+
+    return this_host(), str(state_folder())
 
 
 def _ever_used() -> bool:

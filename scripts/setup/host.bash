@@ -4,9 +4,9 @@
 # limactl refuses root, so root runs everything that starts a VM as this user.
 vm_user=limatest
 
-# command:package of Debian, needed to boot a VM and to talk to its engines
+# command:package of Debian, needed to boot a VM, to talk to its engines, and to be another host
 boot_tools=(qemu-system-x86_64:qemu-system-x86 qemu-img:qemu-utils ssh:openssh-client
-	docker:docker-cli ctr:containerd)
+	sshd:openssh-server docker:docker-cli ctr:containerd)
 # the same, needed to build the guest
 build_tools=(mmdebstrap:mmdebstrap mke2fs:e2fsprogs xz:xz-utils)
 

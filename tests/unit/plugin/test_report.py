@@ -15,7 +15,8 @@ def session(**changes: object):
     accelerator = SimpleNamespace(name="tcg")
     host = SimpleNamespace(vmtype="qemu", accelerator=accelerator, version="2.2.0")
     pool = SimpleNamespace(host=lambda: host, kept=[], mark_failed=lambda machine: None)
-    base = {"settings": resolve({}, {}, {}), "pool": pool, "problems": []}
+    base = {"settings": resolve({}, {}, {}), "pool": pool, "problems": [],
+            "workers": SimpleNamespace(kept=[])}  # fmt: skip
     return SimpleNamespace(**{**base, **changes})
 
 
@@ -92,10 +93,14 @@ def test_the_summary_is_there_only_if_something_is_left() -> None:
     report.summary(terminal, session())  # type: ignore[arg-type]
     assert terminal.lines == []
     pool = SimpleNamespace(kept=[Kept("pl-1", "limactl shell pl-1", "limactl delete -f pl-1")])
-    report.summary(terminal, session(pool=pool, problems=["pl-2 is left"]))  # type: ignore[arg-type]
+    workers = SimpleNamespace(kept=[Kept("pl-3", "enter", "delete", host="there")])
+    left = session(pool=pool, workers=workers, problems=["pl-2 is left"])
+    report.summary(terminal, left)  # type: ignore[arg-type]
     assert terminal.lines == [
         "section lima",
         "pl-1 was kept. To get in:  limactl shell pl-1",
         "            To remove:  limactl delete -f pl-1",
+        "pl-3 was kept on there. To get in:  enter",
+        "                     To remove:  delete",
         "pl-2 is left",
     ]
