@@ -97,7 +97,7 @@ def test_the_option_overrules_what_fixtures_ask(pytester, fake_lima):
 
 
 def test_an_engine_that_never_answers_is_named(pytester, fake_lima, monkeypatch):
-    monkeypatch.setenv("PYTEST_LIMA_TIMEOUT", "2")
+    monkeypatch.setenv("PYTEST_LIMA_TIMEOUT", "6")
     fake_lima.scenario("engine-silent")
     pytester.makepyfile("def test_it(lima_docker_host): pass")
     result = pytester.runpytest()
