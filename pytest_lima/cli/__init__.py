@@ -1,4 +1,4 @@
-"""The ``pytest-lima`` command: what instances there are, and removing them."""
+"""The ``pytest-lima`` command: what instances there are, removing and keeping them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from pytest_lima.errors import LimaError
+from pytest_lima.lima.engines import ENGINES
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from pytest_lima.cli import instances, prune
+    from pytest_lima.cli import golden, instances, prune
 
     parser = argparse.ArgumentParser(
         prog="pytest-lima", description="The VMs of pytest-lima on this host."
@@ -32,6 +33,11 @@ def _parser() -> argparse.ArgumentParser:
     one = commands.add_parser("prune", help="remove the VMs whose owners are dead")
     one.add_argument("--all", action="store_true", help="every VM, after a question")
     one.add_argument("--yes", action="store_true", help="don't ask")
+    one.add_argument("--golden", action="store_true", help="what is kept for warm starts instead")
     one.add_argument("--json", action="store_true", help="one JSON object a line")
-    one.set_defaults(command=prune.command)
+    one.set_defaults(command=lambda args: (golden.prune if args.golden else prune.command)(args))
+    one = commands.add_parser("bake", help="keep a VM of a template for warm starts")
+    one.add_argument("template", nargs="?", metavar="TEMPLATE", help="as for --lima-template")
+    one.add_argument("--engine", choices=ENGINES, default="none", help="to be ready in it")
+    one.set_defaults(command=golden.bake)
     return parser

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_lima.cli import golden
 from pytest_lima.lima.vitals import Vitals
 from pytest_lima.ownership.ledger import Ledger
 from pytest_lima.ownership.record import READY, Record
@@ -53,6 +54,7 @@ def command(args: argparse.Namespace) -> int:
         _say(table([_cells(row) for row in rows]))
     else:
         _say("no instances of pytest-lima")
+    golden.show(as_json=args.json)
     for path, problem in ledger.unreadable().items():
         entry = {"unreadable": str(path), "problem": problem}
         _say(json.dumps(entry) if args.json else f"{path} can't be read: {problem}")

@@ -11,8 +11,10 @@ import pytest
 
 from pytest_lima import lima_instance
 from pytest_lima.cli import main
+from pytest_lima.guest.identity import Kept
 from pytest_lima.ownership.ledger import Ledger
 from pytest_lima.ownership.record import READY
+from pytest_lima.warm.store import Golden, Store
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
@@ -97,3 +99,39 @@ def test_what_is_no_record_is_told(fake_lima, capsys) -> None:
     assert "pl-x.json can't be read: it is of version 99" in capsys.readouterr().out
     assert main(["list", "--json"]) == 0
     assert lines(capsys)[0]["problem"].startswith("it is of version 99")
+
+
+def test_what_is_kept_for_warm_starts_is_listed_and_removed(fake_lima, capsys) -> None:
+    fake_lima.home.mkdir(mode=0o700, exist_ok=True)
+    store = Store(fake_lima.home)
+    with store.building("k" * 32, lambda _: None), store.half("k" * 32) as folder:
+        (folder / "state").write_bytes(b"x" * 2 * 1024**2)
+        (folder / "disk-1").touch()
+        store.publish(Golden(
+            folder, "k" * 32, "pl-1", "template:debian", Kept("token", "lima-pl-1"), "ann", {},
+            "disk-1", "qcow2",
+        ))  # fmt: skip
+    assert main(["list"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "no instances of pytest-lima",
+        "golden kkkkkkkkkkkk  2 MiB  not in use  template:debian",
+    ]
+    assert main(["list", "--json"]) == 0
+    [entry] = lines(capsys)
+    assert (entry["template"], entry["mib"], entry["in_use"]) == ("template:debian", 2, False)
+    assert main(["prune", "--golden"]) == 0
+    assert capsys.readouterr().out == "removed golden kkkkkkkkkkkk, 2 MiB, template:debian\n"
+    assert store.all() == []
+    assert main(["prune", "--golden"]) == 0
+    assert capsys.readouterr().out == "nothing is kept for warm starts\n"
+
+
+def test_bake_says_why_a_vm_cannot_be_kept(fake_lima, capsys) -> None:
+    """The fake's QEMU has no monitor; a real one is baked by the tests on real VMs."""
+    assert main(["bake", fake_lima.template()]) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "booting" in told.err
+    assert "can't be kept for warm starts" in told.err
+    assert "no QMP socket" in told.err
+    fake_lima.assert_clean()
