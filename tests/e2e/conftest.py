@@ -89,24 +89,11 @@ def runs() -> Iterator[Callable[..., Run]]:
             run.end()
 
 
-@pytest.fixture(scope="session")
-def _all_runs() -> Iterator[Callable[..., Run]]:
+@pytest.fixture
+def a_run() -> Iterator[Callable[..., Run]]:
+    """Makes runs of a test."""
     with runs() as make:
         yield make
-
-
-@pytest.fixture
-def a_run(_all_runs: Callable[..., Run]) -> Iterator[Callable[..., Run]]:
-    """Makes runs of a test. What one of another test has kept, they may wake up from."""
-    made: list[Run] = []
-
-    def make(*args: str) -> Run:
-        made.append(_all_runs(*args))
-        return made[-1]
-
-    yield make
-    for run in made:
-        run.end()
 
 
 @pytest.fixture(scope="module")

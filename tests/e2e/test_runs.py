@@ -83,7 +83,7 @@ def test_ctrl_c_during_a_boot_leaves_nothing(
     a_run: Callable[..., Run], tmp_path: Path, phase: str
 ) -> None:
     (tmp_path / "test_it.py").write_text("def test_it(lima): pass\n")
-    run = a_run(str(tmp_path), f"--rootdir={tmp_path}", "--lima-start=cold")
+    run = a_run(str(tmp_path), f"--rootdir={tmp_path}")
     process = run.start(tmp_path)
     assert process.stdout is not None
     for line in process.stdout:
