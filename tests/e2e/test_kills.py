@@ -3,8 +3,6 @@
 Nothing boots from an empty disk, so a run is killed while it makes and starts its VM, at a
 fraction of what a guest costs. With ``ssh`` replaced by one that always succeeds, Lima takes
 the VM for ready. ``KILLS`` in the environment is the number of kills.
-
-One test kills runs whose guest is whole and busy, ``KILLS_WHEN_READY`` times.
 """
 
 from __future__ import annotations
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
     from conftest import Run
 
 KILLS = int(os.environ.get("KILLS", "12"))
-KILLS_WHEN_READY = int(os.environ.get("KILLS_WHEN_READY", "2"))
 SSH = '#!/bin/sh\ncase "$*" in *-V*) echo OpenSSH_9.2p1 >&2;; esac\nexit 0\n'
 
 
@@ -82,23 +79,6 @@ def test_kills_at_random_moments_leave_nothing(
         if chance.random() < 0.1:
             nothing_left(run, 15)
     nothing_left(run, 15)
-
-
-def test_kills_with_a_whole_guest_leave_nothing(a_run: Callable[..., Run], tmp_path: Path) -> None:
-    """All runs but the first have a guest that has woken up."""
-    (tmp_path / "test_it.py").write_text(
-        "def test_it(lima):\n    print('INSIDE')\n    lima.run('sleep 60', timeout=90)\n"
-    )
-    chance = random.Random(5)
-    run = a_run("test_it.py", f"--rootdir={tmp_path}", "-s")
-    for _ in range(KILLS_WHEN_READY):
-        process = run.start(tmp_path)
-        assert process.stdout is not None
-        assert any("INSIDE" in line for line in process.stdout)
-        time.sleep(chance.uniform(0, 2))
-        process.kill()
-        process.communicate()
-        nothing_left(run, 15)
 
 
 def test_what_a_killed_reaper_leaves_goes_with_the_next_run(
