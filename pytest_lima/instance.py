@@ -221,8 +221,8 @@ class Instance:
         self._take(*self._again(self.disconnect))
 
     def console_log(self) -> str:
-        """What the guest has printed on its console since it was started, the last 256 KiB."""
-        return logs.read(logs.console(self.dir))
+        """What the guest has printed on its console since its boot, the last 256 KiB."""
+        return logs.console_text(self.dir)
 
     def cloud_init_status(self) -> dict[str, Any]:
         """What ``cloud-init status --format=json`` says in the guest now.

@@ -9,6 +9,8 @@ _LIMIT = 256 * 1024
 # The evidence in an instance's folder, in the order a reader wants it.
 HOST_AGENT = "ha.stderr.log"
 EVENTS = "ha.stdout.log"
+# What had been printed before this VM's memory was kept, for one that was woken up from it.
+KEPT_CONSOLE = "console.kept.log"
 _CONSOLES = ("serial.log", "serialv.log", "serialp.log")
 
 
@@ -18,9 +20,15 @@ def console(instance_dir: Path) -> Path:
     return max(files, key=lambda file: size(file) if file.exists() else -1)
 
 
+def console_text(instance_dir: Path) -> str:
+    """What the guest has printed since it was booted, the last 256 KiB."""
+    text = read(instance_dir / KEPT_CONSOLE) + read(console(instance_dir))
+    return text[-_LIMIT:]
+
+
 def clear(instance_dir: Path) -> None:
     """Remove what an earlier start has left: its events and host keys aren't the next one's."""
-    for name in (EVENTS, HOST_AGENT, *_CONSOLES):
+    for name in (EVENTS, HOST_AGENT, KEPT_CONSOLE, *_CONSOLES):
         (instance_dir / name).unlink(missing_ok=True)
 
 
@@ -44,7 +52,12 @@ def read(path: Path, limit: int = _LIMIT, since: int = 0) -> str:
 
 def tail(path: Path, lines: int = 20) -> str:
     """The last ``lines`` lines that aren't empty, printable."""
-    kept = [text for text in map(printable, read(path).splitlines()) if text]
+    return last(read(path), lines)
+
+
+def last(text: str, lines: int = 20) -> str:
+    """The last ``lines`` lines of a log's text that aren't empty, printable."""
+    kept = [line for line in map(printable, text.splitlines()) if line]
     return "\n".join(kept[-lines:])
 
 

@@ -66,7 +66,7 @@ def _users_line(item: pytest.Item, call: pytest.CallInfo[None]) -> str:
 
 def _evidence(machine: Instance) -> list[tuple[str, str]]:
     texts = {
-        "console": logs.tail(logs.console(machine.dir), _TAIL),
+        "console": logs.last(logs.console_text(machine.dir), _TAIL),
         "host agent": limactl.told(logs.read(machine.dir / logs.HOST_AGENT), _TAIL),
         "cloud-init": _cloud_init_log(machine),
     }

@@ -18,7 +18,7 @@ from typing import Any
 from pytest_lima.boot import Booted
 from pytest_lima.errors import InstanceDiedError, LimaError
 from pytest_lima.guest import identity
-from pytest_lima.lima import process
+from pytest_lima.lima import logs, process
 from pytest_lima.lima.qmp import Monitor
 from pytest_lima.warm.store import Golden
 
@@ -84,6 +84,7 @@ def _copy_fixed(instance: Path, folder: Path) -> None:
     for name in (*BINARIES, *(path.name for path in instance.glob(f"{LAYER}*"))):
         if (instance / name).exists():
             os.link(instance / name, folder / name)
+    (folder / logs.KEPT_CONSOLE).write_text(logs.console_text(instance), "utf-8")
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from pytest_lima.guest.hostkeys import HostKeys
 from pytest_lima.guest.readiness import Waiting
 from pytest_lima.guest.sockets import SocketForward
 from pytest_lima.guest.ssh import Address, Connection, connect
-from pytest_lima.lima import evidence, process
+from pytest_lima.lima import evidence, logs, process
 from pytest_lima.lima.accel import qemu_binary
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.limactl import InstanceInfo, Limactl
@@ -70,7 +70,7 @@ class Resume(Boot):
         """
         self._dir.mkdir(mode=0o700)
         for source in self._golden.folder.iterdir():
-            if source.name in TEXTS:
+            if source.name in (*TEXTS, logs.KEPT_CONSOLE):
                 shutil.copyfile(source, self._dir / source.name)
             elif source.name in BINARIES or source.name.startswith(LAYER):
                 os.link(source, self._dir / source.name)

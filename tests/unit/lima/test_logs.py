@@ -40,3 +40,15 @@ def test_tail_skips_empty_lines_and_control_characters(tmp_path: Path) -> None:
     assert logs.tail(log) == "one\n[2Jtwo\nthree\tfour"
     assert logs.tail(log, 1) == "three\tfour"
     assert logs.tail(tmp_path / "missing") == ""
+
+
+def test_the_text_of_a_woken_guest_s_console_begins_before_it_was_kept(tmp_path: Path) -> None:
+    assert logs.console_text(tmp_path) == ""
+    (tmp_path / logs.KEPT_CONSOLE).write_text("booted\n")
+    assert logs.console_text(tmp_path) == "booted\n"
+    (tmp_path / "serial.log").write_text("rebooted\n")
+    assert logs.console_text(tmp_path) == "booted\nrebooted\n"
+    (tmp_path / "serial.log").write_text("x" * 1_000_000)
+    assert logs.console_text(tmp_path) == "x" * 256 * 1024
+    logs.clear(tmp_path)
+    assert logs.console_text(tmp_path) == ""

@@ -15,6 +15,7 @@ from pytest_lima.errors import InstanceDiedError, LimaError
 from pytest_lima.guest import identity
 from pytest_lima.guest.hostkeys import HostKeys
 from pytest_lima.guest.identity import Kept
+from pytest_lima.lima import logs
 from pytest_lima.warm import bake as baking
 from pytest_lima.warm.bake import bake, create_overlay
 
@@ -110,9 +111,11 @@ def test_a_vm_is_kept(
     assert (golden.state.read_bytes(), golden.user, golden.name) == (b"memory", "ann", "pl-1")
     assert golden.kept == Kept("token", "lima-pl-1") and golden.layer_format == "qcow2"
     assert golden.host_keys == {"ssh-ed25519": "AAAA"}
-    # Its disk is shared, nothing of the boot itself is there.
+    # Its disk is shared; of the boot itself only what was printed is there.
     names = {path.name for path in folder.iterdir()}
-    assert names == {"lima.yaml", "lima-version", "kernel", "state", golden.layer}
+    assert names == {"lima.yaml", "lima-version", "kernel", "state", golden.layer,
+                     "console.kept.log"}  # fmt: skip
+    assert (folder / "console.kept.log").read_text() == logs.console_text(instance)
     assert (folder / golden.layer).samefile(instance / golden.layer)
     assert (folder / "kernel").samefile(instance / "kernel")
     assert not (folder / "lima.yaml").samefile(instance / "lima.yaml")

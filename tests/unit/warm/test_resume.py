@@ -27,7 +27,7 @@ def golden(tmp_path: Path) -> Golden:
     folder = tmp_path / "_golden" / "k1"
     folder.mkdir(parents=True)
     for name in ("lima.yaml", "kernel.cmdline", "kernel", "disk-1", "disk-2", "state",
-                 "golden.json"):  # fmt: skip
+                 "console.kept.log", "golden.json"):  # fmt: skip
         (folder / name).write_text(name)
         (folder / name).chmod(0o400)
     return Golden(folder, "k1", "pl-1", "t", Kept("token", "lima-pl-1"), "ann", {}, "disk-2", "raw")
@@ -52,7 +52,7 @@ def test_the_folder_has_what_lima_reads_and_links_to_the_rest(
     resume.lay_out()
     folder = tmp_path / "pl-2"
     assert {path.name for path in folder.iterdir()} == {
-        "lima.yaml", "kernel.cmdline", "kernel", "disk-1", "disk-2",
+        "lima.yaml", "kernel.cmdline", "kernel", "disk-1", "disk-2", "console.kept.log",
     }  # fmt: skip
     for name in ("kernel", "disk-1", "disk-2"):
         assert (folder / name).samefile(golden.folder / name)
