@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ class Run:
         """Interrupt it, should it still run because a test of ours failed."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
-            self.process.communicate(timeout=60)
+            print(self.process.communicate(timeout=60)[0])
 
     def finish(self, cwd: Path = PROJECT) -> tuple[int, str]:
         process = self.start(cwd)
@@ -64,9 +65,24 @@ class Run:
                 found.append(line)
         return found
 
-    def assert_nothing_left(self) -> None:
+    def await_file(self, path: Path, seconds: float) -> None:
+        """Until its test has made ``path``: what it prints, a pipe holds back."""
+        process = self.process
+        assert process is not None
+        deadline = time.monotonic() + seconds
+        while not path.exists():
+            if process.poll() is not None or time.monotonic() > deadline:
+                self.end()
+                raise AssertionError(f"no {path} within {seconds} s, or before its end")
+            time.sleep(0.05)
+
+    def assert_nothing_left(self, within: float = 0.0) -> None:
+        deadline = time.monotonic() + within
+        while time.monotonic() < deadline and (self.instances() or self.processes()):
+            time.sleep(0.1)
         assert self.instances() == []
         assert self.processes() == []
+        assert not list(self.home.glob("pl-*"))
 
 
 @contextmanager

@@ -3,8 +3,6 @@
 Nothing boots from an empty disk, so a run is killed while it makes and starts its VM, at a
 fraction of what a guest costs. With ``ssh`` replaced by one that always succeeds, Lima takes
 the VM for ready. ``PYTEST_LIMA_KILLS`` in the environment is the number of kills.
-
-One test kills runs whose guest is whole and busy, ``PYTEST_LIMA_KILLS_WHEN_READY`` times.
 """
 
 from __future__ import annotations
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
     from conftest import Run
 
 KILLS = int(os.environ.get("PYTEST_LIMA_KILLS", "12"))
-KILLS_WHEN_READY = int(os.environ.get("PYTEST_LIMA_KILLS_WHEN_READY", "3"))
 SSH = '#!/bin/sh\ncase "$*" in *-V*) echo OpenSSH_9.2p1 >&2;; esac\nexit 0\n'
 
 
@@ -58,24 +55,6 @@ def reapers_of(pid: int) -> list[psutil.Process]:
             and str(pid) in one.info["cmdline"]]  # fmt: skip
 
 
-def nothing_left(run: Run, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and (run.instances() or run.processes()):
-        time.sleep(0.1)
-    run.assert_nothing_left()
-    assert not [path for path in run.home.iterdir() if path.name.startswith("pl-")]
-
-
-def await_file(path: Path, process: subprocess.Popen[str], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not path.exists():
-        running = process.poll() is None and time.monotonic() < deadline
-        if not running:
-            process.terminate()
-            raise AssertionError(process.communicate(timeout=60)[0])
-        time.sleep(0.05)
-
-
 def test_kills_at_random_moments_leave_nothing(
     a_run: Callable[..., Run], empty_disk: Path, tmp_path: Path
 ) -> None:
@@ -90,31 +69,8 @@ def test_kills_at_random_moments_leave_nothing(
         process.kill()
         process.communicate()
         if chance.random() < 0.1:
-            nothing_left(run, 15)
-    nothing_left(run, 15)
-
-
-@pytest.mark.timeout(300 + 30 * KILLS_WHEN_READY)
-def test_kills_with_a_whole_guest_leave_nothing(a_run: Callable[..., Run], tmp_path: Path) -> None:
-    """The first run boots its guest, the others wake one up."""
-    inside = tmp_path / "inside"
-    (tmp_path / "test_it.py").write_text(
-        "from pathlib import Path\n"
-        "def test_it(lima):\n"
-        "    Path('inside').touch()\n"
-        "    lima.run('sleep 60', timeout=90)\n"
-    )
-    chance = random.Random(5)
-    run = a_run("test_it.py", f"--rootdir={tmp_path}", "-v")
-    for _ in range(KILLS_WHEN_READY):
-        process = run.start(tmp_path)
-        await_file(inside, process, 240)
-        inside.unlink()
-        time.sleep(chance.uniform(0, 2))
-        process.kill()
-        output, _ = process.communicate(timeout=15)  # nobody holds it open
-        assert "PASSED" not in output
-        nothing_left(run, 15)
+            run.assert_nothing_left(15)
+    run.assert_nothing_left(15)
 
 
 def test_what_a_killed_reaper_leaves_goes_with_the_next_run(
@@ -151,4 +107,4 @@ def test_what_a_killed_reaper_leaves_goes_with_the_next_run(
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 143, output
     assert "which a killed run had left" in output
-    nothing_left(run, 1)
+    run.assert_nothing_left(1)
