@@ -63,7 +63,7 @@ def bake(
         layer, layer_format = _put_layer(monitor, instance, folder, environ)
     return Golden(
         folder, key, booted.info.name, template, kept, booted.address.user,
-        dict(booted.keys.keys), layer, layer_format,
+        dict(booted.keys.keys), layer, layer_format, booted.booted_as,
     )  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def _require_space(folder: Path, memory: int) -> None:
         raise LimaError(
             "there is too little room to keep the VM's memory",
             seen=f"{free >> 20} MiB are free, {(memory + _SPARE) >> 20} MiB are wanted",
-            remedy="make room, or take --lima-start=cold",
+            remedy=f"make room on the file system of {folder}",
         )
 
 

@@ -92,7 +92,7 @@ def booted(instance: Path) -> Booted:
     return cast("Booted", SimpleNamespace(
         info=SimpleNamespace(name="pl-1", dir=instance, memory=1),
         address=SimpleNamespace(user="ann"), connection=None,
-        keys=HostKeys({"ssh-ed25519": "AAAA"}, "the console"),
+        keys=HostKeys({"ssh-ed25519": "AAAA"}, "the console"), booted_as=("pl-1",),
     ))  # fmt: skip
 
 
