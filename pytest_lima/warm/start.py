@@ -80,7 +80,7 @@ def start(order: Order) -> tuple[Boot, Booted]:
             if golden is None:
                 return _cold_and_kept(order, store, key)
     try:
-        return _warm(order, golden)
+        return wake_up(order, golden)
     except (LimaError, OSError) as error:
         store.remove(golden)
         if order.mode == "warm":
@@ -91,7 +91,13 @@ def start(order: Order) -> tuple[Boot, Booted]:
         return _cold_and_kept(order, store, key)
 
 
-def _warm(order: Order, golden: Golden) -> tuple[Boot, Booted]:
+def wake_up(order: Order, golden: Golden) -> tuple[Boot, Booted]:
+    """Wake it up from a kept machine, whatever the mode; there is no way back to a cold start.
+
+    Raises:
+        LimaError: It didn't wake up; the caller deletes what is left.
+        OSError: The kept machine is gone, or the file system is full.
+    """
     for _ in range(_PORT_TRIES):
         try:
             return _woken(order, golden)

@@ -57,7 +57,8 @@ class Machine:
     ) -> Golden:
         self._step("keep", self.keep)
         (folder / "disk-1").write_bytes(b"")
-        return Golden(folder, key, "pl-1", template, Kept("t", "h"), "ann", {}, "disk-1", "raw")
+        return Golden(folder, key, "pl-1", template, Kept("t", "h"), "ann", {}, "disk-1", "raw",
+                      ("pl-1",))  # fmt: skip
 
     def _step(self, name: str, error: BaseException | None) -> tuple[Boot, Booted]:
         self.steps.append(name)
@@ -75,7 +76,7 @@ def machine(tmp_path: Path, observer: Recorder, monkeypatch: pytest.MonkeyPatch)
                   observer, "auto", 10, lambda then: one.cold_start(then),
                   lambda: one.steps.append("delete"))  # fmt: skip
     one = Machine(tmp_path, order, [])
-    monkeypatch.setattr(start, "_warm", one.wake_up)
+    monkeypatch.setattr(start, "wake_up", one.wake_up)
     monkeypatch.setattr(start, "bake", one.bake)
     monkeypatch.setattr(fit, "unfit_machine", lambda *_: one.unfit)
     return one
