@@ -111,8 +111,8 @@ def test_a_kept_one_is_waited_for_until_it_is_idle(
     scene: Scene, tmp_path: Path, until: Callable[..., bool]
 ) -> None:
     (tmp_path / "pl-1").mkdir()
-    scene.ledger.write(replace(scene.record, keep=True, idle=1.5, leases=(), used=time.time()))
+    scene.ledger.write(replace(scene.record, keep=True, idle=3.0, leases=(), used=time.time()))
     scene.says(GOODBYE)
     assert scene.ledger.read("pl-1") is not None
     assert until(lambda: scene.ledger.read("pl-1") is None)
-    assert "which nobody had used for 1.5 s" in (tmp_path / "pytest-lima/reaper.log").read_text()
+    assert "which nobody had used for 3 s" in (tmp_path / "pytest-lima/reaper.log").read_text()
