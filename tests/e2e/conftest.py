@@ -77,6 +77,7 @@ class Run:
             time.sleep(0.05)
 
     def assert_nothing_left(self, within: float = 0.0) -> None:
+        """Seconds are for the reaper, and for what a ``limactl delete`` leaves: an ssh."""
         deadline = time.monotonic() + within
         while time.monotonic() < deadline and (self.instances() or self.processes()):
             time.sleep(0.1)
@@ -105,11 +106,24 @@ def runs() -> Iterator[Callable[..., Run]]:
             run.end()
 
 
-@pytest.fixture
-def a_run() -> Iterator[Callable[..., Run]]:
-    """Makes runs of a test."""
+@pytest.fixture(scope="session")
+def _all_runs() -> Iterator[Callable[..., Run]]:
     with runs() as make:
         yield make
+
+
+@pytest.fixture
+def a_run(_all_runs: Callable[..., Run]) -> Iterator[Callable[..., Run]]:
+    """Makes runs of a test. What one of another test has kept, they may wake up from."""
+    made: list[Run] = []
+
+    def make(*args: str) -> Run:
+        made.append(_all_runs(*args))
+        return made[-1]
+
+    yield make
+    for run in made:
+        run.end()
 
 
 @pytest.fixture(scope="module")
