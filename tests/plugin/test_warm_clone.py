@@ -7,9 +7,15 @@ QEMU and a mount, whose memory can't be kept either.
 from __future__ import annotations
 
 import json
+import types
 from pathlib import Path
 
 import pytest
+
+from pytest_lima.cli import main
+from pytest_lima.guest import identity
+from pytest_lima.lima import host
+from pytest_lima.warm import clone
 
 MAC = """
 import types
@@ -40,7 +46,7 @@ def suite(pytester: pytest.Pytester, fake_lima, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("PYTEST_LIMA_VMTYPE", "vz")
     monkeypatch.setenv("PYTEST_LIMA_TEMPLATE", fake_lima.template(keys={"provision": PROVISION}))
     fake_lima.scenario("vz")
-    pytester.makeconftest(MAC)
+    monkeypatch.setattr(host, "sys", types.SimpleNamespace(platform="darwin"))
     pytester.makepyfile(SUITE)
 
 
@@ -56,14 +62,14 @@ def kept(fake_lima) -> list[Path]:
 def test_the_first_run_keeps_what_the_second_boots_a_clone_of(
     pytester: pytest.Pytester, fake_lima
 ) -> None:
-    result = pytester.runpytest_subprocess()
+    result = pytester.runpytest()
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["*being shut down, to be kept*", "*booting a clone*"])
     result.stdout.no_fnmatch_line("*warning*")
     first = seen(pytester)
     assert len(kept(fake_lima)) == 1
     fake_lima.assert_clean()
-    result = pytester.runpytest_subprocess("--lima-start=warm")
+    result = pytester.runpytest("--lima-start=warm")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["*booting a clone*"])
     result.stdout.no_fnmatch_line("*creating*")
@@ -76,7 +82,7 @@ def test_the_first_run_keeps_what_the_second_boots_a_clone_of(
 
 
 def test_cold_keeps_nothing(pytester: pytest.Pytester, fake_lima) -> None:
-    result = pytester.runpytest_subprocess("--lima-start=cold")
+    result = pytester.runpytest("--lima-start=cold")
     result.assert_outcomes(passed=1)
     assert seen(pytester)["boots"] == ["booted"]
     assert not (fake_lima.home / "_golden").exists()
@@ -86,12 +92,12 @@ def test_cold_keeps_nothing(pytester: pytest.Pytester, fake_lima) -> None:
 def test_another_kind_is_kept_beside_it_as_long_as_the_budget_holds(
     pytester: pytest.Pytester, fake_lima
 ) -> None:
-    pytester.runpytest_subprocess().assert_outcomes(passed=1)
+    pytester.runpytest().assert_outcomes(passed=1)
     [first] = kept(fake_lima)
-    result = pytester.runpytest_subprocess("--lima-cpus=3")
+    result = pytester.runpytest("--lima-cpus=3")
     result.stdout.fnmatch_lines(["*creating*", "*booting a clone*"])
     assert len(kept(fake_lima)) == 2 and first in kept(fake_lima)
-    pytester.runpytest_subprocess("--lima-cpus=2", "--lima-warm-budget=0.000001")
+    pytester.runpytest("--lima-cpus=2", "--lima-warm-budget=0.000001")
     [last] = kept(fake_lima)
     assert last != first
     fake_lima.assert_clean()
@@ -100,19 +106,19 @@ def test_another_kind_is_kept_beside_it_as_long_as_the_budget_holds(
 def test_a_clone_that_does_not_boot_starts_cold_with_one_warning(
     pytester: pytest.Pytester, fake_lima
 ) -> None:
-    pytester.runpytest_subprocess().assert_outcomes(passed=1)
+    pytester.runpytest().assert_outcomes(passed=1)
     for mode, outcome in (("auto", {"passed": 1}), ("warm", {"errors": 1})):
         [golden] = kept(fake_lima)
         (golden / "disk").chmod(0o600)
         (golden / "disk").write_bytes(b"torn")
-        result = pytester.runpytest_subprocess(f"--lima-start={mode}")
+        result = pytester.runpytest(f"--lima-start={mode}")
         result.assert_outcomes(**outcome)
         told = result.stdout.str()
         assert told.count("could not wake up and starts cold") == (mode == "auto")
         assert "the VM pl-" in told and "did not start" in told
         assert kept(fake_lima) == []
         fake_lima.assert_clean()
-        pytester.runpytest_subprocess().assert_outcomes(passed=1)  # keeps it anew
+        pytester.runpytest().assert_outcomes(passed=1)  # keeps it anew
     assert len(kept(fake_lima)) == 1
 
 
@@ -123,44 +129,42 @@ def test_what_can_be_provisioned_once_only_is_not_kept_again(
     once = "#!/bin/sh\ntest ! -e /var/lib/boots && echo booted >/var/lib/boots\n"
     provision = [{"mode": "system", "script": once}]
     monkeypatch.setenv("PYTEST_LIMA_TEMPLATE", fake_lima.template(keys={"provision": provision}))
-    result = pytester.runpytest_subprocess()
+    result = pytester.runpytest()
     result.assert_outcomes(passed=1)
     assert result.stdout.str().count("lima warning") == 1
     result.stdout.fnmatch_lines(["*starts cold: a provision script failed*"])
     assert kept(fake_lima) == []
-    result = pytester.runpytest_subprocess()
+    result = pytester.runpytest()
     result.assert_outcomes(passed=1)
     result.stdout.no_fnmatch_line("*warning*")
     result.stdout.no_fnmatch_line("*shut down*")
-    result = pytester.runpytest_subprocess("--lima-start=warm")
+    result = pytester.runpytest("--lima-start=warm")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*can't be kept for warm starts*", "*a provision script failed*"])
     fake_lima.assert_clean()
 
 
-def test_a_guest_that_does_not_shut_down_is_not_kept(pytester: pytest.Pytester, fake_lima) -> None:
-    pytester.makeconftest(f"""{MAC}
-from pytest_lima.guest import identity
-from pytest_lima.warm import clone
-identity.retire = lambda connection: None
-clone._SHUTDOWN_TIMEOUT = 0.5
-""")
-    result = pytester.runpytest_subprocess()
+def test_a_guest_that_does_not_shut_down_is_not_kept(
+    pytester: pytest.Pytester, fake_lima, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identity, "retire", lambda connection: None)
+    monkeypatch.setattr(clone, "_SHUTDOWN_TIMEOUT", 0.5)
+    result = pytester.runpytest()
     result.assert_outcomes(passed=1)
     assert result.stdout.str().count("lima warning") == 1
     result.stdout.fnmatch_lines(["*could not be kept*no end of the guest's shutdown*"])
     assert kept(fake_lima) == []
-    pytester.runpytest_subprocess("--lima-start=warm").assert_outcomes(errors=1)
+    pytester.runpytest("--lima-start=warm").assert_outcomes(errors=1)
     fake_lima.assert_clean()
 
 
 def test_what_reaches_other_disks_is_not_kept(pytester: pytest.Pytester, fake_lima, monkeypatch):
     keys = {"provision": PROVISION, "tpm": True}
     monkeypatch.setenv("PYTEST_LIMA_TEMPLATE", fake_lima.template(keys=keys))
-    pytester.runpytest_subprocess().assert_outcomes(passed=1)
+    pytester.runpytest().assert_outcomes(passed=1)
     assert seen(pytester)["boots"] == ["booted"]
     assert kept(fake_lima) == []
-    result = pytester.runpytest_subprocess("--lima-start=warm")
+    result = pytester.runpytest("--lima-start=warm")
     result.stdout.fnmatch_lines(["*can't be kept for warm starts*", "*TPM*"])
     fake_lima.assert_clean()
 
@@ -198,8 +202,8 @@ def test_killed_at_any_step_it_leaves_nothing(
     assert pytester.runpytest_subprocess().ret == -9
     fake_lima.wait_until(lambda: not (fake_lima.instances() or fake_lima.records()), 20)
     assert len([path for path in kept(fake_lima) if "." not in path.name]) == whole
-    pytester.makeconftest(MAC)
-    result = pytester.runpytest_subprocess()
+    pytester.makeconftest("")
+    result = pytester.runpytest()
     result.assert_outcomes(passed=1)
     result.stdout.no_fnmatch_line("*warning*")
     assert ("creating" in result.stdout.str()) is not bool(whole)
@@ -218,7 +222,7 @@ def test_a_reset_is_a_clone(pytester: pytest.Pytester, fake_lima) -> None:
             lima.run("test ! -e /etc/dirty && touch /etc/dirty")
         """
     )
-    pytester.runpytest_subprocess().assert_outcomes(passed=3)
+    pytester.runpytest().assert_outcomes(passed=3)
     assert len(fake_lima.calls("create")) == 1
     fake_lima.assert_clean()
 
@@ -236,6 +240,7 @@ def test_workers_that_want_the_same_start_one_of_them_cold(
             assert lima.read_text("/var/lib/boots").split() == ["booted"] * 2
         """
     )
+    pytester.makeconftest(MAC)  # the workers are processes of their own
     result = pytester.runpytest_subprocess("-n2", "--lima-share=worker")
     result.assert_outcomes(passed=4)
     assert len(fake_lima.calls("create")) == 1
@@ -244,14 +249,8 @@ def test_workers_that_want_the_same_start_one_of_them_cold(
 
 
 def test_bake_list_and_prune(
-    pytester: pytest.Pytester, fake_lima, monkeypatch: pytest.MonkeyPatch, capsys
+    pytester: pytest.Pytester, fake_lima, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from types import SimpleNamespace
-
-    from pytest_lima.cli import main
-    from pytest_lima.lima import host
-
-    monkeypatch.setattr(host, "sys", SimpleNamespace(platform="darwin"))
     assert main(["bake", fake_lima.template()]) == 0
     assert "is kept; this VM was ready after" in capsys.readouterr().out
     fake_lima.assert_clean()
