@@ -7,6 +7,7 @@ QEMU and a mount, whose memory can't be kept either.
 from __future__ import annotations
 
 import json
+import shutil
 import types
 from pathlib import Path
 
@@ -107,8 +108,10 @@ def test_a_clone_that_does_not_boot_starts_cold_with_one_warning(
     pytester: pytest.Pytester, fake_lima
 ) -> None:
     pytester.runpytest().assert_outcomes(passed=1)
-    for mode, outcome in (("auto", {"passed": 1}), ("warm", {"errors": 1})):
+    for mode, outcome in (("warm", {"errors": 1}), ("auto", {"passed": 1})):
         [golden] = kept(fake_lima)
+        aside = fake_lima.dir / "aside"
+        shutil.copytree(golden, aside)
         (golden / "disk").chmod(0o600)
         (golden / "disk").write_bytes(b"torn")
         result = pytester.runpytest(f"--lima-start={mode}")
@@ -116,10 +119,9 @@ def test_a_clone_that_does_not_boot_starts_cold_with_one_warning(
         told = result.stdout.str()
         assert told.count("could not wake up and starts cold") == (mode == "auto")
         assert "the VM pl-" in told and "did not start" in told
-        assert kept(fake_lima) == []
+        assert kept(fake_lima) == []  # it would fail the next run too
         fake_lima.assert_clean()
-        pytester.runpytest().assert_outcomes(passed=1)  # keeps it anew
-    assert len(kept(fake_lima)) == 1
+        aside.rename(golden)
 
 
 def test_what_can_be_provisioned_once_only_is_not_kept_again(
