@@ -7,7 +7,7 @@ anything here raises, Ctrl-C included.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,8 +18,7 @@ from pytest_lima.errors import (
     LimaError,
     StartError,
 )
-from pytest_lima.guest import hostkeys, readiness
-from pytest_lima.guest.commands import run
+from pytest_lima.guest import hostkeys, power, readiness
 from pytest_lima.guest.hostkeys import HostKeys
 from pytest_lima.guest.readiness import Waiting
 from pytest_lima.guest.sockets import SocketForward
@@ -35,7 +34,7 @@ from pytest_lima.observer import Observer
 # cloud-init prints the keys about a second after Lima's marker; with none by then the image
 # doesn't print any.
 _KEYS_GRACE = 15.0
-_SECOND_ADDRESS = "192.168.5.16"  # Lima: pkg/networks/const.go has the first
+_FIRST_ADDRESS = 15  # in 192.168.5.0/24 (Lima: pkg/networks/const.go)
 _KEYS = "SSH host keys on the console"
 _LOCAL_INTERVAL = 0.02  # for what costs a look at a file of this host
 
@@ -53,6 +52,8 @@ class Booted:
         starting: ``limactl start``, which may still be waiting for its own idea of ready; None
             where another process has started it.
         seconds: From ``limactl create`` to ready.
+        booted_as: The instances that it has booted as, in that order. It is another's at first
+            where its memory is.
     """
 
     info: InstanceInfo
@@ -62,6 +63,7 @@ class Booted:
     forward: SocketForward | None
     starting: process.Child | None
     seconds: float
+    booted_as: tuple[str, ...]
 
     def close(self) -> None:
         """Drop what we hold of it; the VM runs on."""
@@ -139,8 +141,8 @@ class Boot:
         """Reboot the guest and wait until it is ready again.
 
         Its instance id stays, so cloud-init leaves the host keys and the pin holds. Only a guest
-        that was woken up boots with a new one, and gets new keys, and from QEMU's DHCP server,
-        which remembers the kept one's MAC address, the next address.
+        that was woken up boots with a new one, and gets new keys; and another address, if its
+        memory was another instance's.
 
         Raises:
             ProvisionError: A provision script failed this time.
@@ -148,13 +150,13 @@ class Boot:
         """
         self._begun = time.monotonic()
         self._deadline = self._begun + (timeout or self._timeout)
-        before = _boot_id(booted.connection)
-        if not booted.keys.lasting:
-            with Monitor(self._dir / "qmp.sock") as monitor:
-                monitor.lead_ssh_to(booted.address.port, _SECOND_ADDRESS)
+        before = power.boot_id(booted.connection)
+        if self._name not in booted.booted_as:
+            booted = replace(booted, booted_as=(*booted.booted_as, self._name))
+            self._lead_ssh_to(guest_address(booted.booted_as), booted.address.port)
         printed = logs.size(logs.console(self._dir))
         self._observer.phase(self._name, "rebooting")
-        _ask_to_reboot(booted.connection)
+        power.reboot(booted.connection)
         if booted.forward:
             booted.forward.close()
         waiting = self._waiting()
@@ -166,7 +168,7 @@ class Boot:
         def reconnect() -> Connection | None:
             connection = connect(booted.address, keys)
             try:
-                if _boot_id(connection) != before:
+                if power.boot_id(connection) != before:
                     return connection
             except (ConnectionLostError, CommandError, CommandTimeoutError):
                 pass  # it was still on its way down, and ends sessions as it likes
@@ -185,7 +187,7 @@ class Boot:
         connection, keys = self._connect(waiting, address)
         keys.write_known_hosts(folder / "known_hosts", self._name)
         forward = self._settle(waiting, info, address, connection)
-        return Booted(info, address, keys, connection, forward, child, 0.0)
+        return Booted(info, address, keys, connection, forward, child, 0.0, (self._name,))
 
     def _locate(self, waiting: Waiting) -> tuple[InstanceInfo, Address]:
         port = waiting.until(
@@ -262,6 +264,10 @@ class Boot:
             raise
         return forward
 
+    def _lead_ssh_to(self, guest_address: str, port: int) -> None:
+        with Monitor(self._dir / "qmp.sock") as monitor:
+            monitor.lead_ssh_to(port, guest_address)
+
     def _waiting(self) -> Waiting:
         return Waiting(self._deadline, self._check_alive, self._tick)
 
@@ -284,17 +290,10 @@ class Boot:
         )
 
 
-def _boot_id(connection: Connection) -> str:
-    return run(connection, "cat /proc/sys/kernel/random/boot_id").stdout.strip()
+def guest_address(booted_as: Sequence[str]) -> str:
+    """The address in its own network of a guest that has booted as these instances.
 
-
-def _ask_to_reboot(connection: Connection) -> None:
-    """Returns when the guest has taken it; the connection may end while it answers."""
-    try:
-        result = run(connection, "systemctl reboot || reboot", user="root", check=False)
-        if 0 < result.returncode <= 128:  # above, the guest's end has ended the shell too
-            raise CommandError(result)
-    except ConnectionLostError:
-        pass
-    finally:
-        connection.close()
+    Lima makes the MAC address from an instance's name, and QEMU's DHCP server, whose memory is
+    kept with the guest's, has an address for each, from the first on.
+    """
+    return f"192.168.5.{_FIRST_ADDRESS + len(booted_as) - 1}"

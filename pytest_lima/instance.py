@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pytest_lima.boot import Boot, Booted
-from pytest_lima.errors import ConnectionLostError, LimaError
-from pytest_lima.guest import commands, files, hostkeys, readiness, sockets
+from pytest_lima.errors import LimaError
+from pytest_lima.guest import commands, files, readiness, sockets
 from pytest_lima.guest.commands import CommandResult
-from pytest_lima.guest.link import Link
 from pytest_lima.guest.output import OnOutput
-from pytest_lima.guest.ssh import Connection, connect
 from pytest_lima.lima import engines, logs, process
-from pytest_lima.lima.host import Host
-from pytest_lima.lima.vitals import Vitals, Watch
-
-_DEATH_GRACE = 1.5
-
-Again = Callable[[Callable[[], None]], tuple[Boot, Booted]]
+from pytest_lima.machine import Machine
 
 
-class Instance:
+class Instance(Machine):
     """A running Linux VM that is ready: provisioned, reachable, its engines answering.
 
     Use it from as many threads as you like. Paths in the guest are texts, paths on the host
@@ -41,29 +31,6 @@ class Instance:
         ssh_port: Port on 127.0.0.1 of the guest's sshd.
         boot_seconds: How long the last boot took until ready.
     """
-
-    def __init__(self, host: Host, boot: Boot, booted: Booted, again: Again | None = None) -> None:
-        """Hold a running VM; ``again`` has it let go of, deletes it and starts it anew."""
-        self._host = host
-        self._again = again
-        self._link = Link(lambda: connect(self._booted.address, self._pinned()))
-        self._take(boot, booted)
-
-    def _take(self, boot: Boot, booted: Booted) -> None:
-        self._boot = boot
-        self._booted = booted
-        self._link.put(booted.connection)
-        self.name = booted.info.name
-        self.vmtype = booted.info.vmtype
-        self.arch = booted.info.arch
-        self.cpus = booted.info.cpus
-        self.memory = booted.info.memory
-        self.dir = booted.info.dir
-        self.user = booted.info.user
-        self.ssh_port = booted.address.port
-        self.boot_seconds = booted.seconds
-        self._vitals = Vitals(self.dir)
-        self._watch = Watch(self._vitals, self._link.close)
 
     def __repr__(self) -> str:
         return f"<Instance {self.name} {self.vmtype} {self.arch}>"
@@ -190,36 +157,6 @@ class Instance:
         """
         self.write_bytes(remote, text.encode())
 
-    def reboot(self, timeout: float | None = None) -> None:
-        """Reboot the guest; returns when it is as ready as after its start.
-
-        Args:
-            timeout: Seconds; by default those of the first boot.
-
-        Raises:
-            ProvisionError: A provision script failed at this boot (Lima runs them at each).
-            ReadyTimeoutError: It isn't ready in time.
-        """
-        with self._connection() as connection:
-            self._booted = self._boot.reboot(replace(self._booted, connection=connection), timeout)
-        self._watch.end()
-        self._take(self._boot, self._booted)
-
-    def reset(self) -> None:
-        """Put it back into the state in which it first was ready: disk, memory, processes.
-
-        It is deleted and started anew under its name, warm where that works. Its SSH port changes.
-
-        Raises:
-            LimaError: It could not be started again, or other processes use it.
-        """
-        if self._again is None:
-            raise LimaError(
-                f"{self.name} can't be reset from here: another process has started it",
-                remedy="ask for a VM of the test's own, with lima_fresh or fresh=True",
-            )
-        self._take(*self._again(self.disconnect))
-
     def console_log(self) -> str:
         """What the guest has printed on its console since its boot, the last 256 KiB."""
         return logs.console_text(self.dir)
@@ -241,43 +178,6 @@ class Instance:
         """
         return self._host.limactl.run(*args, timeout=timeout)
 
-    def disconnect(self) -> None:
-        """Drop our connection and end the forwards; the VM runs on."""
-        self._drop()
-        if self._booted.forward:
-            self._booted.forward.close()
-
-    def detach(self) -> None:
-        """Drop our connection; the VM and its forwards go on for others."""
-        self._drop()
-        if self._booted.forward:
-            self._booted.forward.leave()
-
-    def replace(self, boot: Boot, booted: Booted) -> None:
-        """Stand for another boot from now on, after the VM had died."""
-        self._drop()
-        self._take(boot, booted)
-
-    @property
-    def booted(self) -> Booted:
-        """What the last boot has left; for those who share the instance out."""
-        return self._booted
-
-    def cause_of_death(self) -> str | None:
-        """Why the VM is dead; None while it lives."""
-        return self._vitals.cause_of_death()
-
-    def _drop(self) -> None:
-        self._watch.end()
-        self._link.close()
-        if self._booted.starting:
-            self._booted.starting.stop()
-
-    def _pinned(self) -> hostkeys.HostKeys:
-        """The host keys; those of a guest that was woken up change when somebody reboots it."""
-        keys = self._booted.keys
-        return keys if keys.lasting else hostkeys.from_known_hosts(self.dir / "pl" / "known_hosts")
-
     def _socket(self, engine: str) -> Path:
         paths = self._booted.forward.sockets if self._booted.forward else {}
         if engine in paths:
@@ -286,15 +186,3 @@ class Instance:
             f"{self.name} was started without {engine}",
             remedy=f"ask for it with --lima-engine={engine}, or use the fixture that does",
         )
-
-    @contextmanager
-    def _connection(self) -> Iterator[Connection]:
-        """The connection; when it breaks because the VM died, that is what is raised."""
-        self._vitals.check()
-        try:
-            yield self._link.get()
-        except ConnectionLostError as error:
-            # A guest that goes down drops connections a moment before its VM ends.
-            self._watch.died.wait(_DEATH_GRACE)
-            self._vitals.check(error)
-            raise

@@ -16,6 +16,7 @@ from pytest_lima.errors import HostError, TemplateError
 
 UNIX_PATH_MAX = 108 if sys.platform == "linux" else 104
 PREFIX = "pl-"
+SNAPSHOTS = "_snapshots"  # in LIMA_HOME, a folder for each instance; Lima leaves _ alone
 
 _LONGEST_SOCKET = "ssh.sock.1234567890123456"
 _ROLE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,22}[a-z0-9])?")

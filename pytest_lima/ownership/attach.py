@@ -40,6 +40,7 @@ def write_state(booted: Booted) -> None:
         "sockets": booted.forward.targets if booted.forward else {},
         "keys_last": booted.keys.lasting,
         "seconds": booted.seconds,
+        "booted_as": booted.booted_as,
     }
     path = paths.our_folder(booted.info.dir) / _FILE
     half = path.with_suffix(f".{os.getpid()}.tmp")
@@ -78,7 +79,8 @@ def attach(host: Host, folder: Path, ledger: Ledger, *, set_clock: bool) -> Boot
     except BaseException:
         connection.close()
         raise
-    return Booted(info, address, keys, connection, forward, None, state["seconds"])
+    booted_as = tuple(state.get("booted_as", (folder.name,)))
+    return Booted(info, address, keys, connection, forward, None, state["seconds"], booted_as)
 
 
 def _read_state(folder: Path) -> dict[str, Any]:

@@ -75,12 +75,12 @@ class Ending:
             if instance is not None:
                 instance.disconnect()
             self._sweeper.end(record)
-        elif self._settings.teardown == "stop" and record.state == READY:
-            self._stop(record, instance)
-            self.note_kept(record)
         else:
-            if instance is not None:
+            if self._settings.teardown == "stop" and record.state == READY:
+                self._stop(record, instance)
+            elif instance is not None:
                 instance.detach()
+            removal.remove_snapshots(Path(record.home), name)  # nobody else may restore them
             self.note_kept(record)
 
     def discard(self, record: Record) -> None:
@@ -90,7 +90,7 @@ class Ending:
             CleanupError: Something of it is left.
         """
         limactl = host.caller(record.limactl, record.home, self._environ)
-        removal.remove(limactl, record.name, self._warn)
+        removal.remove_for_good(limactl, record.name, self._warn)
         self._claims.settle(record.name)
 
     def finish_run(self) -> None:

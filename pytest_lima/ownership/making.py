@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from pytest_lima.boot import Boot, Booted
 from pytest_lima.errors import CleanupError, LimaError, StartError
 from pytest_lima.instance import Instance
+from pytest_lima.lima import paths
 from pytest_lima.lima.identity import this_process
 from pytest_lima.lima.vitals import Vitals
 from pytest_lima.observer import Observer
@@ -24,7 +25,9 @@ from pytest_lima.ownership.ledger import Ledger
 from pytest_lima.ownership.record import FAILED, Record
 from pytest_lima.ownership.run import Run
 from pytest_lima.ownership.starting import Order
+from pytest_lima.ownership.states import States
 from pytest_lima.settings import Settings
+from pytest_lima.warm.snapshots import Snapshots
 
 _WAIT_MARGIN = 30.0
 _ATTEMPTS = 5
@@ -43,13 +46,16 @@ class Maker:
         settings: Settings,
         observer: Observer,
         run: Run,
+        adopt: Callable[[Order, Instance], None],
     ) -> None:
+        """``adopt`` gets each instance that nobody else does, for it to be given back."""
         self._ledger = ledger
         self._claims = claims
         self._ending = ending
         self._settings = settings
         self._observer = observer
         self._run = run
+        self._adopt = adopt
 
     def shared(self, order: Order) -> tuple[Order, Instance]:
         """An instance that others may use too; the order with its name.
@@ -81,7 +87,43 @@ class Maker:
             LimaError: Whatever kept it from being ready; nothing of it is left.
         """
         self._claims.take_alone(order.name, describe(order), order.host.limactl)
-        return self._made(order, starting.start)
+        return self._made_alone(order)
+
+    def double(self, order: Order, booted: Booted) -> Instance:
+        """Another instance that nobody else gets, in the state that one of ``order`` is in.
+
+        Raises:
+            LimaError: Whatever kept it from being ready; nothing of it is left.
+        """
+        other = replace(order, name=paths.instance_name())
+        self._claims.take_alone(other.name, describe(other), other.host.limactl)
+        with self._given_up_on_failure(other.name):
+            kept = Snapshots(other.host, other.name).take_first(booted)
+        return self._made_alone(replace(other, kept=kept))
+
+    def anew(self, order: Order, let_go: Callable[[], None]) -> tuple[Boot, Booted]:
+        """An instance from nothing under its name; ``let_go`` is called when it is to end.
+
+        Raises:
+            LimaError: Whatever kept the new one from being ready.
+        """
+        let_go()
+        removal.remove(order.host.limactl, order.name, self._observer.warn)
+        return self._boot(order, starting.start)
+
+    def require_alone(self, name: str, what: str) -> None:
+        """Nobody else may use what is about to be deleted, or to stand still.
+
+        Raises:
+            LimaError: Others do.
+        """
+        record = self._ledger.read(name)
+        others = [one for one in record.holders if one != this_process()] if record else []
+        if others:
+            raise LimaError(
+                f"{name} can't be {what}: {len(others)} other processes use it",
+                remedy="ask for a VM of the test's own, with lima_fresh or fresh=True",
+            )
 
     def renew(self, order: Order, instance: Instance) -> bool:
         """Give a dead instance a new VM under its old name; whether it has one now.
@@ -149,37 +191,33 @@ class Maker:
             return None
 
     def _made(self, order: Order, how: _How) -> Instance:
-        again = partial(self._anew, order)
-        return Instance(order.host, *self._boot(order, how), again)
+        return Instance(order.host, *self._boot(order, how), States(order, self))
 
-    def _anew(self, order: Order, let_go: Callable[[], None]) -> tuple[Boot, Booted]:
-        """For a reset: the instance from nothing under its name, if nobody else uses it."""
-        record = self._ledger.read(order.name)
-        others = [one for one in record.holders if one != this_process()] if record else []
-        if others:
-            raise LimaError(
-                f"{order.name} can't be reset: {len(others)} other processes use it",
-                remedy="ask for a VM of the test's own, with lima_fresh or fresh=True",
-            )
-        let_go()
-        removal.remove(order.host.limactl, order.name, self._observer.warn)
-        return self._boot(order, starting.start)
+    def _made_alone(self, order: Order) -> Instance:
+        instance = self._made(order, starting.start)
+        self._adopt(order, instance)
+        return instance
 
     def _boot(self, order: Order, how: _How) -> tuple[Boot, Booted]:
         """Boot what is recorded as ours to start; nothing is left of it when that fails."""
-        try:
+        with self._given_up_on_failure(order.name):
             boot, booted = how(order, self._observer, self._ledger)
             write_state(booted)
+        self._claims.ready(order.name)
+        return boot, booted
+
+    @contextmanager
+    def _given_up_on_failure(self, name: str) -> Iterator[None]:
+        try:
+            yield
         except BaseException as error:
             try:
-                self._give_up(order.name, error if isinstance(error, LimaError) else None)
+                self._give_up(name, error if isinstance(error, LimaError) else None)
             except CleanupError:
                 pass  # what kept it from booting says more; close() tries again, and tells
             finally:
-                self._observer.failed(order.name)
+                self._observer.failed(name)
             raise
-        self._claims.ready(order.name)
-        return boot, booted
 
     def _give_up(self, name: str, error: LimaError | None) -> None:
         decision = self._claims.failed(name, error)

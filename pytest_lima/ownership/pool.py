@@ -64,7 +64,9 @@ class Pool:
         self._run = run or Run.alone()
         claims = Claims(self._ledger, settings, self._run)
         self._ending = Ending(self._ledger, claims, settings, environ, observer.warn)
-        self._maker = Maker(self._ledger, claims, self._ending, settings, observer, self._run)
+        self._maker = Maker(
+            self._ledger, claims, self._ending, settings, observer, self._run, self._adopt
+        )
         self._sweeper = Sweeper(self._ledger, environ, observer.warn)
         self._guard = Guard(environ)
         self._hosts: dict[tuple[str, str | None], Host] = {}
@@ -113,8 +115,7 @@ class Pool:
         """
         order = self._order(spec, paths.instance_name(role))
         self._prepare()
-        self._members[order.name] = _Member(order, self._maker.alone(order))
-        return self._members[order.name].instance
+        return self._maker.alone(order)
 
     def renew(self, instance: Instance) -> bool:
         """Give an instance whose VM died a new one, as often as ``--lima-recreate`` says.
@@ -165,6 +166,9 @@ class Pool:
         if errors:
             raise ExceptionGroup("some VMs could not be removed", errors)
         self._guard.dismiss()
+
+    def _adopt(self, order: Order, instance: Instance) -> None:
+        self._members[order.name] = _Member(order, instance)
 
     def _give_back(self, key: str) -> None:
         member = self._members[key]

@@ -21,6 +21,33 @@ _PID_FILES = ("ha.pid", "qemu.pid", "vz.pid", "krunkit.pid")
 _ROUNDS = 3
 
 
+def remove_for_good(limactl: Limactl, name: str, warn: Callable[[str], None]) -> None:
+    """Remove an instance that doesn't come again, and so the states that were kept of it.
+
+    Raises:
+        CleanupError: Something of it is left.
+    """
+    remove(limactl, name, warn)
+    remove_snapshots(limactl.home, name)
+
+
+def remove_snapshots(home: Path, name: str) -> None:
+    """Remove the states that were kept of an instance.
+
+    Raises:
+        CleanupError: Something of them is left.
+    """
+    folder = home / paths.SNAPSHOTS / name
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise CleanupError(
+            f"the snapshots of {name} can't be removed", seen=str(error), remedy=f"rm -r {folder}"
+        ) from error
+
+
 def remove(limactl: Limactl, name: str, warn: Callable[[str], None]) -> None:
     """End every process of an instance and delete it.
 

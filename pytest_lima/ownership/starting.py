@@ -14,7 +14,9 @@ from pytest_lima.ownership import removal
 from pytest_lima.ownership.ledger import Ledger
 from pytest_lima.settings import DEFAULT_TEMPLATE
 from pytest_lima.spec import MachineSpec
+from pytest_lima.warm import snapshots
 from pytest_lima.warm import start as warm
+from pytest_lima.warm.store import Golden
 
 _PORT_TRIES = 2
 
@@ -31,6 +33,7 @@ class Order:
         timeout: Seconds until it must be ready.
         mode: ``auto``, ``cold`` or ``warm``.
         warm_budget: GiB that kept machines may take.
+        kept: The state that it begins in, whatever the mode; None: that of its template.
     """
 
     host: Host
@@ -40,6 +43,7 @@ class Order:
     timeout: float
     mode: str = "cold"
     warm_budget: float = 0.0
+    kept: Golden | None = None
 
 
 def boot_of(order: Order, observer: Observer) -> Boot:
@@ -54,12 +58,13 @@ def start(order: Order, observer: Observer, ledger: Ledger) -> tuple[Boot, Boote
         LimaError: Whatever kept it from being ready; the caller removes what is left of it.
     """
     noted = Noted(observer, ledger)
-    return warm.start(warm.Order(
+    wanted = warm.Order(
         order.host, order.name, order.filled, order.spec.template or DEFAULT_TEMPLATE,
         _edits(order.spec), order.timeout, noted, order.mode, order.warm_budget,
         lambda then: _cold(order, noted, ledger, then),
         lambda: removal.remove(order.host.limactl, order.name, observer.warn),
-    ))  # fmt: skip
+    )  # fmt: skip
+    return warm.start(wanted) if order.kept is None else snapshots.wake_up(wanted, order.kept)
 
 
 def _cold(order: Order, observer: Observer, ledger: Ledger, then: warm.Then) -> tuple[Boot, Booted]:

@@ -64,7 +64,7 @@ class Sweeper:
             CleanupError: Something of it is left, and so is its record.
         """
         limactl = host.caller(record.limactl, record.home, self._environ)
-        removal.remove(limactl, record.name, self._warn)
+        removal.remove_for_good(limactl, record.name, self._warn)
         self._ledger.forget(record.name)
 
     def _end_all(self, wanted: Callable[[Record], bool]) -> list[str]:

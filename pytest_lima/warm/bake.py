@@ -7,6 +7,7 @@ kept machine's folder and in the instance's.
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -63,7 +64,7 @@ def bake(
         layer, layer_format = _put_layer(monitor, instance, folder, environ)
     return Golden(
         folder, key, booted.info.name, template, kept, booted.address.user,
-        dict(booted.keys.keys), layer, layer_format,
+        dict(booted.keys.keys), layer, layer_format, booted.booted_as,
     )  # fmt: skip
 
 
@@ -73,7 +74,7 @@ def _require_space(folder: Path, memory: int) -> None:
         raise LimaError(
             "there is too little room to keep the VM's memory",
             seen=f"{free >> 20} MiB are free, {(memory + _SPARE) >> 20} MiB are wanted",
-            remedy="make room, or take --lima-start=cold",
+            remedy=f"make room on the file system of {folder}",
         )
 
 
@@ -133,10 +134,18 @@ def _put_layer(
 def _disk_of(monitor: Monitor, instance: Path) -> dict[str, Any]:
     disk = (instance / "disk").stat()
     for device in monitor.execute("query-block"):
-        file = (device.get("inserted") or {}).get("file")
+        file = _file_of(device.get("inserted") or {})
         if file and Path(file).exists() and os.path.samestat(Path(file).stat(), disk):
             return dict(device)
     raise LimaError("QEMU has no device with the instance's disk", ran="query-block")
+
+
+def _file_of(inserted: Mapping[str, Any]) -> str:
+    """The file; QEMU tells a layer that it has put on top itself as a tree of nodes."""
+    told = str(inserted.get("file") or "")
+    if not told.startswith("json:"):
+        return told
+    return str(json.loads(told.removeprefix("json:"))["file"]["filename"])
 
 
 def create_overlay(

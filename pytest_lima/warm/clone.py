@@ -83,7 +83,7 @@ def bake(booted: Booted, folder: Path, key: str, template: str) -> Golden:
             os.link(file, folder / (layer if file.name == _DISK else file.name))
     kept = identity.Kept("", f"lima-{booted.info.name}")
     return Golden(folder, key, booted.info.name, template, kept, booted.address.user, {},
-                  layer, _format(instance / _DISK), disk_only=True)  # fmt: skip
+                  layer, _format(instance / _DISK), booted.booted_as, disk_only=True)  # fmt: skip
 
 
 def lay_out(golden: Golden, folder: Path, environ: Mapping[str, str]) -> None:

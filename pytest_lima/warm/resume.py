@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from pytest_lima.boot import Boot, Booted
+from pytest_lima.boot import Boot, Booted, guest_address
 from pytest_lima.errors import InstanceDiedError, LimaError, StartError
 from pytest_lima.guest import identity
 from pytest_lima.guest.hostkeys import HostKeys
@@ -89,8 +89,10 @@ class Resume(Boot):
         info, address = self._locate(waiting)
         keys = HostKeys(self._golden.host_keys, f"the kept {self._golden.name}", lasting=False)
         keys.write_known_hosts(folder / "known_hosts", self._name)
+        if len(self._golden.booted_as) > 1:  # Lima leads to the first address
+            self._lead_ssh_to(guest_address(self._golden.booted_as), address.port)
         connection, forward = self._enter(waiting, info, address, keys)
-        return Booted(info, address, keys, connection, forward, child, 0.0)
+        return Booted(info, address, keys, connection, forward, child, 0.0, self._golden.booted_as)
 
     def _load(self, waiting: Waiting) -> None:
         path = self._dir / "qmp.sock"

@@ -89,7 +89,7 @@ def start(order: Order) -> Started:
             return made
         golden = made
     try:
-        return _warm(order, golden)
+        return wake_up(order, golden)
     except (LimaError, OSError) as error:
         store.remove(golden)
         if golden.disk_only and isinstance(error, ProvisionError):
@@ -101,7 +101,7 @@ def start(order: Order) -> Started:
     if golden.disk_only:
         return order.cold(_nothing)  # the next start keeps it anew
     made = _first(order, store, key, anew=True)
-    return _warm(order, made) if isinstance(made, Golden) else made
+    return wake_up(order, made) if isinstance(made, Golden) else made
 
 
 def _first(order: Order, store: Store, key: str, *, anew: bool = False) -> Started | Golden:
@@ -114,7 +114,13 @@ def _first(order: Order, store: Store, key: str, *, anew: bool = False) -> Start
         return golden or _cold_and_kept(order, store, key)
 
 
-def _warm(order: Order, golden: Golden) -> Started:
+def wake_up(order: Order, golden: Golden) -> Started:
+    """Wake it up from a kept machine, whatever the mode; there is no way back to a cold start.
+
+    Raises:
+        LimaError: It didn't wake up; the caller deletes what is left.
+        OSError: The kept machine is gone, or the file system is full.
+    """
     for _ in range(_PORT_TRIES):
         try:
             return _woken(order, golden)

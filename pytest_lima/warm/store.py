@@ -41,6 +41,7 @@ class Golden:
         host_keys: Base64 of each SSH host key by type.
         layer: Name of the disk file that new disks lie on.
         layer_format: ``qcow2`` or ``raw``.
+        booted_as: The instances that it has booted as, in that order.
         disk_only: Whether it was shut down and is booted, as its memory can't be kept.
     """
 
@@ -53,6 +54,7 @@ class Golden:
     host_keys: Mapping[str, str]
     layer: str
     layer_format: str
+    booted_as: tuple[str, ...]
     disk_only: bool = False
 
     @property
@@ -79,9 +81,9 @@ class Golden:
 class Store:
     """Finds, publishes and removes kept machines."""
 
-    def __init__(self, home: Path) -> None:
-        """Of this LIMA_HOME."""
-        self._folder = home / "_golden"
+    def __init__(self, home: Path, folder: str = "_golden") -> None:
+        """Those in ``folder`` of this LIMA_HOME."""
+        self._folder = home / folder
 
     def find(self, key: str) -> Golden | None:
         """The kept machine of this key; being found counts as being used."""
@@ -119,7 +121,7 @@ class Store:
     def half(self, key: str) -> Iterator[Path]:
         """A new folder for the holder of the key's lock to fill; gone if it isn't published."""
         folder = self._folder / f"{key}{_HALF}{secrets.token_hex(4)}"
-        folder.mkdir(mode=0o700)
+        folder.mkdir(mode=0o700, parents=True)
         try:
             yield folder
         finally:
@@ -207,7 +209,9 @@ def _read(folder: Path) -> Golden | None:
     try:
         record = json.loads((folder / RECORD).read_text())
         del record["made"]
-        return Golden(**{**record, "folder": folder, "kept": Kept(**record["kept"])})
+        known = {"folder": folder, "kept": Kept(**record["kept"]),
+                 "booted_as": tuple(record["booted_as"])}  # fmt: skip
+        return Golden(**{**record, **known})
     except (OSError, ValueError, KeyError, TypeError):
         return None  # another version's
 

@@ -185,6 +185,18 @@ def test_a_run_killed_while_it_wakes_a_vm_up_leaves_nothing(
     run.assert_nothing_left()
 
 
+def test_a_run_killed_while_it_keeps_a_snapshot_leaves_nothing(
+    suite: Callable[..., tuple[Run, int, str]],
+) -> None:
+    program = "def test_it(lima, lima_docker_host): lima.snapshot('one')"
+    run, status, _ = suite(program, conftest=KILLED, KILLED_WHEN="layer put")
+    assert status == -9
+    run, status, output = suite(program)
+    assert status == 0 and "waking up" in output
+    run.assert_nothing_left()
+    assert list((run.home / "_snapshots").iterdir()) == []
+
+
 @pytest.mark.timeout(1500)  # three cold starts
 def test_runs_killed_while_they_keep_a_vm_leave_no_half(
     suite: Callable[..., tuple[Run, int, str]],

@@ -33,6 +33,26 @@ def test_01_a_kill_leaves_nothing(pytester, fake_lima, start, soon, phase):
     soon()
 
 
+@pytest.mark.parametrize("use", ["snapshot('a')", "clone()"])
+def test_01_a_kill_amid_a_snapshot_leaves_nothing(pytester, fake_lima, start, soon, use):
+    """The fake's memory can't be kept: half of it is written, and pytest gone."""
+    pytester.makeconftest("""
+        import os, signal
+        from pytest_lima.warm import fit, snapshots
+
+        def bake(booted, environ, folder, key, template):
+            (folder / "state").write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        fit.unfit_machine = lambda *_: None
+        snapshots.bake = bake
+    """)
+    pytester.makepyfile(f"def test_it(lima): lima.{use}")
+    run = start("-s", "--lima-start=cold")
+    assert run.ends() == -signal.SIGKILL
+    soon()
+
+
 def test_02_what_a_killed_reaper_leaves_goes_with_the_next_run(pytester, fake_lima, start):
     pytester.makepyfile(SLOW)
     run = start("-s")

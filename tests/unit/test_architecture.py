@@ -18,7 +18,7 @@ PACKAGE = "pytest_lima"
 # hands out names of the engine, so it counts as standing on top of it.
 ROOMS = (
     "errors", "settings", "spec", "observer",
-    "lima", "guest", "boot", "instance", "warm", "ownership", "", "cli", "plugin",
+    "lima", "guest", "boot", "machine", "instance", "warm", "ownership", "", "cli", "plugin",
 )  # fmt: skip
 
 OWNERS = {

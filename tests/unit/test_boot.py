@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from pytest_lima.errors import (
     ReadyTimeoutError,
     StartError,
 )
-from pytest_lima.guest import readiness
+from pytest_lima.guest import power, readiness
 from pytest_lima.guest.commands import CommandResult, run
 from pytest_lima.guest.hostkeys import HostKeys
 from pytest_lima.guest.ssh import connect
@@ -183,7 +183,7 @@ def test_a_guest_that_ends_our_question_on_its_way_down_is_asked_again(tries, mo
     """As systemd ends sessions, sshd may still take new ones. Only another boot counts."""
     boot = tries.create()
     tries.start(boot)
-    ask, asked = boots._boot_id, []
+    ask, asked = power.boot_id, []
 
     def boot_id(connection: object) -> str:
         asked.append(connection)
@@ -191,46 +191,13 @@ def test_a_guest_that_ends_our_question_on_its_way_down_is_asked_again(tries, mo
             raise CommandError(CommandResult("cat boot_id", 137, b"", b"", 0.1))
         return ask(connection)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(boots, "_boot_id", boot_id)
+    monkeypatch.setattr(power, "boot_id", boot_id)
     assert tries.reboot(boot).connection.alive
     assert not asked[1].alive  # type: ignore[attr-defined]
 
-    monkeypatch.setattr(boots, "_ask_to_reboot", lambda connection: connection.close())
+    monkeypatch.setattr(power, "reboot", lambda connection: connection.close())
     with pytest.raises(ReadyTimeoutError, match="no SSH after the reboot within"):
         tries.reboot(boot, timeout=0.5)
-
-
-class Closable:
-    closed = False
-
-    def close(self) -> None:
-        self.closed = True
-
-
-def answers(status: int, stderr: bytes) -> Callable[..., CommandResult]:
-    def fake(connection: object, command: str, *, check: bool = True, **_: object) -> CommandResult:
-        result = CommandResult(command, status, b"", stderr, 0.1)
-        if check and not result.ok:
-            raise CommandError(result)
-        return result
-
-    return fake
-
-
-@pytest.mark.parametrize("status", [0, 129, 137, 143])
-def test_a_shell_that_goes_down_with_the_guest_is_no_refusal(monkeypatch, status: int) -> None:
-    connection = Closable()
-    monkeypatch.setattr(boots, "run", answers(status, b""))
-    boots._ask_to_reboot(connection)  # type: ignore[arg-type]
-    assert connection.closed
-
-
-def test_a_guest_that_refuses_to_reboot(monkeypatch) -> None:
-    connection = Closable()
-    monkeypatch.setattr(boots, "run", answers(1, b"sudo: a password is required"))
-    with pytest.raises(CommandError, match="a password is required"):
-        boots._ask_to_reboot(connection)  # type: ignore[arg-type]
-    assert connection.closed
 
 
 def info(folder: Path, pid: int, **config: object) -> limactl.InstanceInfo:

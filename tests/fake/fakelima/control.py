@@ -160,10 +160,12 @@ class FakeLima:
             time.sleep(0.02)
 
     def assert_clean(self) -> None:
-        """Nothing is left: no instance, no process, no record."""
-        left = (self.instances(), self.processes(), self.records())
-        if any(left):
-            raise AssertionError(f"left: instances {left[0]}, pids {left[1]}, records {left[2]}")
+        """Nothing is left: no instance, no snapshot of one, no process, no record."""
+        left = {"instances": self.instances(), "pids": self.processes(),
+                "snapshots": sorted(path.name for path in self.home.glob("_snapshots/*")),
+                "records": self.records()}  # fmt: skip
+        if any(left.values()):
+            raise AssertionError(f"left: {left}")
 
     def assert_all_known(self) -> None:
         """No call was refused."""

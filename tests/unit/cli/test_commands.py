@@ -109,7 +109,7 @@ def test_what_is_kept_for_warm_starts_is_listed_and_removed(fake_lima, capsys) -
         (folder / "disk-1").touch()
         store.publish(Golden(
             folder, "k" * 32, "pl-1", "template:debian", Kept("token", "lima-pl-1"), "ann", {},
-            "disk-1", "qcow2",
+            "disk-1", "qcow2", ("pl-1",),
         ))  # fmt: skip
     assert main(["list"]) == 0
     assert capsys.readouterr().out.splitlines() == [

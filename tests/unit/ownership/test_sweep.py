@@ -49,7 +49,7 @@ def record(short_path: Path) -> Record:
         ({"state": FAILED}, True),
         ({"state": ENDING}, True),
         ({"state": ENDING, "starter": MINE}, False),
-        ({"keep": True, "idle": 60.0, "used": time.time()}, False),
+        ({"keep": True, "idle": 86400.0, "used": time.time()}, False),
         ({"keep": True, "idle": 60.0, "used": 1.0}, True),
         ({"keep": True, "idle": 60.0, "used": 1.0, "leases": (MINE,)}, False),
         ({"keep": True, "used": 1.0}, False),

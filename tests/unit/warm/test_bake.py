@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,7 @@ class Qemu:
         self.told: list[str] = []
         self.fails: dict[str, Exception] = {}
         self.snapshot: dict[str, object] = {}
+        self.file = str(instance / "disk")
 
     def __call__(self, socket: Path) -> Self:
         assert socket == self.instance / "qmp.sock"
@@ -51,9 +53,14 @@ class Qemu:
         if command == "query-block":
             image = {"format": "qcow2", "virtual-size": 4096}
             return [{"device": "cdrom0"}, {"device": "boot-disk", "inserted": {
-                "file": str(self.instance / "disk"), "image": image}}]  # fmt: skip
+                "file": self.file, "image": image}}]  # fmt: skip
         if command == "blockdev-snapshot-sync":
             self.snapshot = arguments or {}
+            # What QEMU 7.2 tells from then on.
+            nodes = {"driver": "qcow2", "file": {"driver": "file",
+                     "filename": self.snapshot["snapshot-file"]},
+                     "backing": {"file": {"driver": "file", "filename": self.file}}}  # fmt: skip
+            self.file = f"json:{json.dumps(nodes)}"
         return {}
 
     def pass_file(self, name: str, descriptor: int) -> None:
@@ -92,7 +99,7 @@ def booted(instance: Path) -> Booted:
     return cast("Booted", SimpleNamespace(
         info=SimpleNamespace(name="pl-1", dir=instance, memory=1),
         address=SimpleNamespace(user="ann"), connection=None,
-        keys=HostKeys({"ssh-ed25519": "AAAA"}, "the console"),
+        keys=HostKeys({"ssh-ed25519": "AAAA"}, "the console"), booted_as=("pl-1",),
     ))  # fmt: skip
 
 
@@ -128,6 +135,19 @@ def test_a_vm_is_kept(
     assert f"-b {golden.layer} -F qcow2 -u {new} 4096" in call
 
 
+def test_it_can_be_kept_again(
+    qemu: Qemu, booted: Booted, environ: dict[str, str], folder: Path, instance: Path
+) -> None:
+    first = bake(booted, environ, folder, "k1", "t")
+    (instance / "disk").write_text("more")
+    second = folder.with_name("second")
+    second.mkdir()
+    golden = bake(booted, environ, second, "k2", "t")
+    assert (second / golden.layer).read_text() == "more"
+    assert (second / first.layer).samefile(folder / first.layer)  # which that one lies on
+    assert (instance / "disk").read_bytes() == b""
+
+
 @pytest.mark.parametrize("step", ["migrate", "query-block", "blockdev-snapshot-sync"])
 def test_a_vm_that_could_not_be_kept_runs_on_as_it_was(
     qemu: Qemu, booted: Booted, environ: dict[str, str], folder: Path, instance: Path, step: str
@@ -160,7 +180,7 @@ def test_without_room_nothing_is_begun(
 
 
 def test_a_qemu_without_the_disk(qemu: Qemu, instance: Path) -> None:
-    qemu.instance = instance.parent
+    qemu.file = str(instance.parent / "disk")
     with pytest.raises(LimaError, match="no device with the instance's disk"):
         baking._disk_of(cast("Any", qemu), instance)
 

@@ -35,6 +35,7 @@ def instance(tmp_path: Path) -> Path:
 def booted(instance: Path, vmtype: str) -> Booted:
     info = SimpleNamespace(dir=instance, name="pl-1", vmtype=vmtype)
     one = SimpleNamespace(info=info, address=SimpleNamespace(user="ann"), connection=None,
+                          booted_as=("pl-1",),
                           close=lambda: None)  # fmt: skip
     return cast("Booted", one)
 

@@ -30,7 +30,8 @@ def golden(tmp_path: Path) -> Golden:
                  "console.kept.log", "golden.json"):  # fmt: skip
         (folder / name).write_text(name)
         (folder / name).chmod(0o400)
-    return Golden(folder, "k1", "pl-1", "t", Kept("token", "lima-pl-1"), "ann", {}, "disk-2", "raw")
+    return Golden(folder, "k1", "pl-1", "t", Kept("token", "lima-pl-1"), "ann", {}, "disk-2", "raw",
+                  ("pl-1",))  # fmt: skip
 
 
 @pytest.fixture

@@ -59,14 +59,17 @@ class Machine:
     ) -> Golden:
         self._step("keep", self.keep)
         (folder / "disk-1").write_bytes(b"")
-        return Golden(folder, key, "pl-1", template, Kept("t", "h"), "ann", {}, "disk-1", "raw")
+        return Golden(folder, key, "pl-1", template, Kept("t", "h"), "ann", {}, "disk-1", "raw",
+                      ("pl-1",))  # fmt: skip
 
     def shut_down(self, booted: Booted, limactl: Limactl) -> None:
         self._step("shut down", self.shutdown)
 
     def bake_disk(self, booted: Booted, folder: Path, key: str, template: str) -> Golden:
         (folder / "disk").write_bytes(b"")
-        return Golden(folder, key, "pl-1", template, Kept("", "h"), "ann", {}, "disk", "raw", True)
+        return Golden(
+            folder, key, "pl-1", template, Kept("", "h"), "ann", {}, "disk", "raw", (), True
+        )
 
     def _step(self, name: str, error: BaseException | None) -> tuple[Boot, Booted]:
         self.steps.append(name)
@@ -85,7 +88,7 @@ def machine(tmp_path: Path, observer: Recorder, monkeypatch: pytest.MonkeyPatch)
                   observer, "auto", 10, lambda then: one.cold_start(then),
                   lambda: one.steps.append("delete"))  # fmt: skip
     one = Machine(tmp_path, order, [])
-    monkeypatch.setattr(start, "_warm", one.wake_up)
+    monkeypatch.setattr(start, "wake_up", one.wake_up)
     monkeypatch.setattr(start, "bake", one.bake)
     monkeypatch.setattr(clone, "shut_down", one.shut_down)
     monkeypatch.setattr(clone, "bake", one.bake_disk)

@@ -24,7 +24,7 @@ def never(_: Callable[[], bool]) -> None:
 
 def golden(folder: Path, key: str = "k1") -> Golden:
     return Golden(folder, key, "pl-1", "template:debian", Kept("token", "lima-pl-1"), "ann", KEYS,
-                  "disk-1", "qcow2")  # fmt: skip
+                  "disk-1", "qcow2", ("pl-1",))  # fmt: skip
 
 
 def publish(store: Store, key: str = "k1", size: int = 4096, used: float = 0) -> Golden:

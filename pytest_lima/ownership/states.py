@@ -1,0 +1,62 @@
+"""The states of an instance: begun anew, kept under names, doubled. For its owner alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pytest_lima.boot import Boot, Booted
+from pytest_lima.instance import Instance
+from pytest_lima.ownership.starting import Order
+from pytest_lima.warm.snapshots import Snapshots
+
+if TYPE_CHECKING:
+    from pytest_lima.ownership.making import Maker
+
+
+class States:
+    """Of an instance that this process has started."""
+
+    def __init__(self, order: Order, maker: Maker) -> None:
+        """``order`` says in which state it first was."""
+        self._order = order
+        self._maker = maker
+        self._snapshots = Snapshots(order.host, order.name)
+
+    def reset(self, let_go: Callable[[], None]) -> tuple[Boot, Booted]:
+        """Begin anew in the first state.
+
+        Raises:
+            LimaError: Others use it, or it could not be started again.
+        """
+        self._maker.require_alone(self._order.name, "reset")
+        return self._maker.anew(self._order, let_go)
+
+    def snapshot(self, name: str, booted: Booted) -> None:
+        """Keep its state under a name.
+
+        Raises:
+            LimaError: Others use it, or it could not be kept.
+        """
+        self._maker.require_alone(self._order.name, "kept")
+        self._snapshots.take(booted, name)
+
+    def restore(self, name: str, let_go: Callable[[], None]) -> tuple[Boot, Booted]:
+        """Begin anew in a state that was kept.
+
+        Raises:
+            LimaError: Others use it, there is no such state, or it didn't wake up.
+        """
+        kept = self._snapshots.find(name)
+        self._maker.require_alone(self._order.name, "restored")
+        return self._maker.anew(replace(self._order, kept=kept), let_go)
+
+    def clone(self, booted: Booted) -> Instance:
+        """Make another that begins in its state.
+
+        Raises:
+            LimaError: Others use it, it could not be kept, or the other didn't wake up.
+        """
+        self._maker.require_alone(self._order.name, "cloned")
+        return self._maker.double(self._order, booted)
