@@ -147,8 +147,13 @@ def order(tmp_path, starts) -> start.Order:
     """Of a machine that only remembers its cold starts."""
     host = Host(Limactl("/bin/false", tmp_path, {"PATH": os.environ["PATH"]}, {}), "2.2.0",
                 "qemu", "x86_64", Accelerator("tcg"))  # fmt: skip
+
+    def cold(_: start.Then) -> tuple[None, None]:
+        starts.append("cold")
+        return None, None
+
     return start.Order(host, "pl-1", FilledTemplate("text", "key", {}, ()), "template:debian", (),
-                       60, Warnings(), "auto", 10, lambda _: starts.append("cold"),
+                       60, Warnings(), "auto", 10, cold,
                        lambda: shutil.rmtree(tmp_path / "pl-1"))  # fmt: skip
 
 
