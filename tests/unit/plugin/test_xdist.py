@@ -120,7 +120,7 @@ def test_what_a_worker_leaves_elsewhere_is_told_with_the_place(
     pair: tuple[Workers, Workers, SimpleNamespace], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     controller, worker, config = pair
-    worker.tell([KEPT], ["it stays"])
+    worker.tell([KEPT], ["it stays"], [])
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "other"))
     controller.ended(node(workeroutput=config.workeroutput), None)
     [kept] = controller.kept
@@ -132,6 +132,6 @@ def test_what_it_leaves_here_the_ledger_tells(
     pair: tuple[Workers, Workers, SimpleNamespace],
 ) -> None:
     controller, worker, config = pair
-    worker.tell([KEPT], ["it stays"])
+    worker.tell([KEPT], ["it stays"], [])
     controller.ended(node(workeroutput=config.workeroutput), None)
     assert controller.kept == [] and controller.problems == []
