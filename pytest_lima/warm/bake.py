@@ -68,6 +68,20 @@ def bake(
     )  # fmt: skip
 
 
+def put_disk_aside(instance: Path, folder: Path, environ: Mapping[str, str]) -> tuple[str, str]:
+    """Keep the disk of a running VM alone, and let it go on writing to a new file.
+
+    Returns:
+        The name of the layer, in both folders, and its format.
+
+    Raises:
+        LimaError: It could not be kept.
+        InstanceDiedError: The VM itself has suffered.
+    """
+    with Monitor(instance / "qmp.sock") as monitor, _standing_still(monitor):
+        return _put_layer(monitor, instance, folder, environ)
+
+
 def _require_space(folder: Path, memory: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < memory + _SPARE:

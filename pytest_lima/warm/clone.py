@@ -1,7 +1,8 @@
 """Keep a VM by its disk alone, where memory can't be kept, and boot clones of it.
 
-The VM is shut down, and its folder is what a clone of a stopped instance is made from. That is
-what ``limactl clone`` does (Lima: pkg/instance/clone.go), done here for two reasons. Its
+The disk is taken while the VM runs with its file system frozen, so nobody waits for a shutdown
+and another boot. A clone is made from it as from a stopped instance's. That is what
+``limactl clone`` does (Lima: pkg/instance/clone.go), done here for two reasons. Its
 source has to be an instance of this LIMA_HOME, which would stand in everybody's ``limactl
 list`` and could be started, and so changed, by mistake. And it copies each disk whole where
 the file system has no copy-on-write; with QEMU an overlay does.
@@ -10,58 +11,42 @@ the file system has no copy-on-write; with QEMU an overlay does.
 from __future__ import annotations
 
 import os
-import secrets
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pytest_lima.boot import Boot, Booted
 from pytest_lima.errors import LimaError
-from pytest_lima.guest import identity
-from pytest_lima.guest.readiness import Waiting
+from pytest_lima.guest import freeze, identity
 from pytest_lima.lima import process
-from pytest_lima.lima.limactl import Limactl
-from pytest_lima.warm.bake import BINARIES, LAYER, create_overlay
+from pytest_lima.warm.bake import BINARIES, LAYER, create_overlay, put_disk_aside
 from pytest_lima.warm.store import RECORD, Golden
 
-# A guest that takes longer has not ended cleanly.
-_SHUTDOWN_TIMEOUT = 120.0
 _COPY_TIMEOUT = 600.0
-_INTERVAL = 0.2
 _DISK = "disk"
-# Emptied and not left out, as Lima finds out by it that the VM is vz's (Lima: NullifyOnClone).
+# Kept as an empty file, as Lima finds out by it that the VM is vz's (Lima: NullifyOnClone).
 _VZ_IDENTIFIER = "vz-identifier"
 # Of one start or one name; Lima makes them again.
-_NOT_KEPT = ("ssh.config", "cidata.iso", "protected", "vncdisplay", "vncpassword")
+_NOT_KEPT = (
+    _DISK,
+    _VZ_IDENTIFIER,
+    "ssh.config",
+    "cidata.iso",
+    "protected",
+    "vncdisplay",
+    "vncpassword",
+)
 _NOT_KEPT_SUFFIXES = (".pid", ".sock", ".tmp", ".log")
 
 
-def shut_down(booted: Booted, limactl: Limactl) -> None:
-    """Have the guest end by itself, so that its disk is whole, and give up its machine id.
-
-    ``limactl stop`` would also return 0 when it had to kill the VM in the end (Lima:
-    pkg/driver/qemu/qemu_driver.go).
-
-    Raises:
-        LimaError: It didn't end in time; what is on its disk is not to be used.
-    """
-    identity.retire(booted.connection)
-    booted.close()  # its forwards would go on trying
-    waiting = Waiting(time.monotonic() + _SHUTDOWN_TIMEOUT, lambda: None, lambda: None)
-
-    def stopped() -> bool | None:
-        info = limactl.inspect(booted.info.name)
-        return (info is not None and info.status == "Stopped") or None
-
-    waiting.until("end of the guest's shutdown", stopped, _INTERVAL)
-
-
-def bake(booted: Booted, folder: Path, key: str, template: str) -> Golden:
-    """Keep a VM that has been shut down, by links of its files.
+def bake(
+    booted: Booted, environ: Mapping[str, str], folder: Path, key: str, template: str
+) -> Golden:
+    """Keep the running VM's disk in ``folder``; it runs on whether that goes well or not.
 
     Args:
-        booted: The VM as it was; its instance is to be deleted then and not started again.
+        booted: The VM, ready, with nobody using it.
+        environ: Environment for qemu-img and cp.
         folder: An empty one on the file system of the instance's.
         key: What it will be found by.
         template: What it was made from, for lists.
@@ -70,20 +55,24 @@ def bake(booted: Booted, folder: Path, key: str, template: str) -> Golden:
         The kept machine, to be published.
 
     Raises:
-        OSError: It could not be kept; nothing of it is used.
+        NotFrozenError: Its disk can't be kept as it runs.
+        LimaError: It could not be kept; nothing of it is used.
+        OSError: The file system is full, for one.
+        InstanceDiedError: The VM itself has suffered.
     """
     instance = booted.info.dir
-    vz = booted.info.vmtype == "vz"
-    # QEMU's new disks lie on it, so it gets a name of its own; vz's are copies of it.
-    layer = _DISK if vz else LAYER + secrets.token_hex(4)
-    for file in _lasting(instance):
-        if file.name == _VZ_IDENTIFIER:
-            (folder / file.name).touch()
+    _carry_over(list(_lasting(instance)), folder, environ)
+    if (instance / _VZ_IDENTIFIER).exists():
+        (folder / _VZ_IDENTIFIER).touch()
+    with freeze.frozen(booted.connection):
+        if booted.info.vmtype == "vz":
+            _copy_on_write([instance / _DISK], folder, environ, freeze.LONGEST)
+            layer, layer_format = _DISK, _format(folder / _DISK)
         else:
-            os.link(file, folder / (layer if file.name == _DISK else file.name))
+            layer, layer_format = put_disk_aside(instance, folder, environ)
     kept = identity.Kept("", f"lima-{booted.info.name}")
     return Golden(folder, key, booted.info.name, template, kept, booted.address.user, {},
-                  layer, _format(instance / _DISK), booted.booted_as, disk_only=True)  # fmt: skip
+                  layer, layer_format, booted.booted_as, disk_only=True)  # fmt: skip
 
 
 def lay_out(golden: Golden, folder: Path, environ: Mapping[str, str]) -> None:
@@ -94,15 +83,8 @@ def lay_out(golden: Golden, folder: Path, environ: Mapping[str, str]) -> None:
         OSError: The kept machine is gone, or the file system is full.
     """
     folder.mkdir(mode=0o700)
-    copied = []
-    for source in golden.folder.iterdir():
-        if source.name in BINARIES or source.name.startswith(LAYER):
-            os.link(source, folder / source.name)
-        elif source.name != RECORD:
-            copied.append(source)
-    _copy_on_write(copied, folder, environ)
-    for file in copied:
-        (folder / file.name).chmod(0o600)
+    files = [file for file in golden.folder.iterdir() if file.name != RECORD]
+    _carry_over(files, folder, environ)
     if golden.layer != _DISK:
         create_overlay(folder / _DISK, golden.layer, golden.layer_format, environ)
 
@@ -127,15 +109,30 @@ def _lasting(instance: Path) -> Iterator[Path]:
             yield file
 
 
+def _carry_over(files: list[Path], folder: Path, environ: Mapping[str, str]) -> None:
+    """Link what nobody writes, and copy the rest."""
+    copied = []
+    for file in files:
+        if file.name in BINARIES or file.name.startswith(LAYER):
+            os.link(file, folder / file.name)
+        else:
+            copied.append(file)
+    _copy_on_write(copied, folder, environ)
+    for file in copied:
+        (folder / file.name).chmod(0o600)
+
+
 def _format(disk: Path) -> str:
     with disk.open("rb") as file:
         return "qcow2" if file.read(4) == b"QFI\xfb" else "raw"
 
 
-def _copy_on_write(files: list[Path], folder: Path, environ: Mapping[str, str]) -> None:
+def _copy_on_write(
+    files: list[Path], folder: Path, environ: Mapping[str, str], timeout: float = _COPY_TIMEOUT
+) -> None:
     """Copies that share their blocks where the file system can: APFS, Btrfs, XFS."""
     flags = ["-c"] if sys.platform == "darwin" else ["--reflink=auto", "--sparse=always"]
     argv = ["cp", *flags, *map(str, files), str(folder)]
-    done = process.run(argv, env=environ, timeout=_COPY_TIMEOUT)
+    done = process.run(argv, env=environ, timeout=timeout)
     if not done.ok:
         raise LimaError("a kept VM could not be copied", ran=" ".join(argv), seen=done.stderr)

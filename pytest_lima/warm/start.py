@@ -1,8 +1,5 @@
 """How an instance is started: woken up from a kept one if there is one, else cold, and kept.
 
-What is kept by its disk alone has to be shut down for it, so that the first start ends as all
-later ones do: with the boot of a clone.
-
 Warm start is never in the way: whatever fails about it leads to a cold start with one warning,
 unless it was asked for by name.
 """
@@ -21,6 +18,7 @@ from pytest_lima.errors import (
     ProvisionError,
     StartError,
 )
+from pytest_lima.guest.freeze import NotFrozenError
 from pytest_lima.guest.readiness import Waiting
 from pytest_lima.lima import evidence
 from pytest_lima.lima.host import Host
@@ -84,10 +82,10 @@ def start(order: Order) -> Started:
         return order.cold(_nothing)
     golden = store.find(key)
     if golden is None:
-        made = _first(order, store, key)
-        if not isinstance(made, Golden):
-            return made
-        golden = made
+        with store.building(key, lambda done: _await(order, done)):
+            golden = store.find(key)
+            if golden is None:
+                return _cold_and_kept(order, store, key)
     try:
         return wake_up(order, golden)
     except (LimaError, OSError) as error:
@@ -98,20 +96,8 @@ def start(order: Order) -> Started:
             raise
         order.observer.warn(f"{order.name} could not wake up and starts cold: {_reason(error)}")
     order.delete()
-    if golden.disk_only:
-        return order.cold(_nothing)  # the next start keeps it anew
-    made = _first(order, store, key, anew=True)
-    return wake_up(order, made) if isinstance(made, Golden) else made
-
-
-def _first(order: Order, store: Store, key: str, *, anew: bool = False) -> Started | Golden:
-    """The cold start that others are spared; what was kept if it has yet to be started.
-
-    With ``anew``, whatever another run may have kept meanwhile.
-    """
     with store.building(key, lambda done: _await(order, done)):
-        golden = None if anew else store.find(key)
-        return golden or _cold_and_kept(order, store, key)
+        return order.cold(_nothing) if store.refused(key) else _cold_and_kept(order, store, key)
 
 
 def wake_up(order: Order, golden: Golden) -> Started:
@@ -144,68 +130,47 @@ def _woken(order: Order, golden: Golden) -> Started:
         resume.close()
 
 
-def _cold_and_kept(order: Order, store: Store, key: str) -> Started | Golden:
-    by_disk = False
+def _cold_and_kept(order: Order, store: Store, key: str) -> Started:
+    """The cold start that others are spared."""
 
     def keep(booted: Booted) -> None:
-        nonlocal by_disk
         try:
-            by_disk = _keep(order, booted, store, key)
+            problem = _keep(order, booted, store, key)
         except (LimaError, OSError) as error:
             if order.mode == "warm" or isinstance(error, InstanceDiedError):
                 raise
-            _warn_not_kept(order, error)
+            order.observer.warn(
+                f"{order.name} could not be kept, so the next start is cold too: {_reason(error)}"
+            )
+        else:
+            if problem is not None and order.mode == "warm":
+                raise _no_warm_start(order, problem)
 
-    boot, booted = order.cold(keep)
-    return _shut_down_and_kept(order, booted, store, key) if by_disk else (boot, booted)
+    return order.cold(keep)
 
 
-def _keep(order: Order, booted: Booted, store: Store, key: str) -> bool:
-    """Keep its memory and disk as it runs; whether it has to be shut down for it instead."""
+def _keep(order: Order, booted: Booted, store: Store, key: str) -> str | None:
+    """Keep it as it runs, with its memory if that can be; why it can't be kept at all."""
     problem = fit.unfit_machine(booted.info.dir, booted.info.config, booted.keys)
     if problem is not None:
-        if order.mode == "warm":
-            raise _no_warm_start(order, problem)
-        return False
-    if fit.unfit_memory(booted.info.config) is not None:
-        return True
+        return problem
     order.observer.phase(order.name, "being kept for warm starts")
+    by_disk = fit.unfit_memory(booted.info.config) is not None
+    keep = clone.bake if by_disk else bake
     with store.half(key) as folder:
-        golden = bake(booted, order.host.limactl.env, folder, key, order.source)
+        try:
+            golden = keep(booted, order.host.limactl.env, folder, key, order.source)
+        except NotFrozenError as error:
+            store.refuse(key, _reason(error))
+            return _reason(error)
         store.publish(golden)
     store.shrink(int(order.budget * _GIB), keep=key)
-    return False
-
-
-def _shut_down_and_kept(order: Order, booted: Booted, store: Store, key: str) -> Started | Golden:
-    """Keep its disk; if that fails, a cold start of what was shut down."""
-    order.observer.phase(order.name, "being shut down, to be kept for warm starts")
-    try:
-        clone.shut_down(booted, order.host.limactl)
-        with store.half(key) as folder:
-            golden = store.publish(clone.bake(booted, folder, key, order.source))
-    except (LimaError, OSError) as error:
-        if order.mode == "warm":
-            raise
-        _warn_not_kept(order, error)
-        order.delete()
-        return order.cold(_nothing)
-    finally:
-        booted.close()
-    store.shrink(int(order.budget * _GIB), keep=key)
-    order.delete()
-    return golden
+    return None
 
 
 def _no_warm_start(order: Order, problem: str) -> HostError:
     return HostError(f"{order.name} can't be kept for warm starts", seen=problem,
                      remedy="take --lima-start=auto or cold")  # fmt: skip
-
-
-def _warn_not_kept(order: Order, error: BaseException) -> None:
-    order.observer.warn(
-        f"{order.name} could not be kept, so the next start is cold too: {_reason(error)}"
-    )
 
 
 def _nothing(_: Booted) -> None:

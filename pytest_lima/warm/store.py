@@ -42,7 +42,7 @@ class Golden:
         layer: Name of the disk file that new disks lie on.
         layer_format: ``qcow2`` or ``raw``.
         booted_as: The instances that it has booted as, in that order.
-        disk_only: Whether it was shut down and is booted, as its memory can't be kept.
+        disk_only: Whether its memory can't be kept, so that it is booted.
     """
 
     folder: Path
