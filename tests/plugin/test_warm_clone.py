@@ -1,20 +1,20 @@
 """Warm start by a kept disk, as with vz: kept by the first run, cloned and booted by others.
 
-vz is faked on this host. What a disk and a clone of it really are is seen on real VMs, with
-QEMU and a mount, whose memory can't be kept either.
+vz is faked on this host, and so is freezing a file system: the fake's disk is whole only while
+it is frozen.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
+import time
 import types
 from pathlib import Path
 
 import pytest
 
 from pytest_lima.cli import main
-from pytest_lima.guest import identity
+from pytest_lima.guest import freeze
 from pytest_lima.lima import host
 from pytest_lima.warm import clone
 
@@ -32,14 +32,15 @@ def test_it(lima, pytestconfig):
     vm.run("test ! -e /etc/dirty && touch /etc/dirty")
     seen = {
         "boots": vm.read_text("/var/lib/boots").split(),
-        "machine": vm.read_text("/etc/machine-id"),
+        "machine": vm.read_text("/etc/machine-id").strip(),
         "identifier": (vm.dir / "vz-identifier").read_text(),
         "keys": (vm.dir / "pl" / "known_hosts").read_text().split()[2],
     }
     (pytestconfig.rootpath / "seen.json").write_text(json.dumps(seen))
 """
-# Each boot leaves its trace on the disk.
-PROVISION = [{"mode": "system", "script": "#!/bin/sh\necho booted >>/var/lib/boots\n"}]
+# Each boot leaves its machine id on the disk.
+BOOT = "#!/bin/sh\ncat /etc/machine-id >>/var/lib/boots\n"
+PROVISION = [{"mode": "system", "script": BOOT}]
 
 
 @pytest.fixture(autouse=True)
@@ -65,9 +66,11 @@ def test_the_first_run_keeps_what_the_second_boots_a_clone_of(
 ) -> None:
     result = pytester.runpytest()
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["*being shut down, to be kept*", "*booting a clone*"])
-    result.stdout.no_fnmatch_line("*warning*")
+    result.stdout.fnmatch_lines(["*being kept for warm starts*"])
+    for line in ("*warning*", "*booting a clone*"):
+        result.stdout.no_fnmatch_line(line)
     first = seen(pytester)
+    assert first["boots"] == [first["machine"]]  # while it was kept, it had none
     assert len(kept(fake_lima)) == 1
     fake_lima.assert_clean()
     result = pytester.runpytest("--lima-start=warm")
@@ -75,7 +78,7 @@ def test_the_first_run_keeps_what_the_second_boots_a_clone_of(
     result.stdout.fnmatch_lines(["*booting a clone*"])
     result.stdout.no_fnmatch_line("*creating*")
     second = seen(pytester)
-    assert first["boots"] == second["boots"] == ["booted"] * 2
+    assert second["boots"] == [first["machine"], second["machine"]]
     for own in ("machine", "identifier", "keys"):
         assert first[own] != second[own]
     fake_lima.assert_clean()
@@ -83,45 +86,39 @@ def test_the_first_run_keeps_what_the_second_boots_a_clone_of(
 
 
 def test_cold_keeps_nothing(pytester: pytest.Pytester, fake_lima) -> None:
-    result = pytester.runpytest("--lima-start=cold")
-    result.assert_outcomes(passed=1)
-    assert seen(pytester)["boots"] == ["booted"]
+    pytester.runpytest("--lima-start=cold").assert_outcomes(passed=1)
     assert not (fake_lima.home / "_golden").exists()
     fake_lima.assert_clean()
 
 
-def test_another_kind_is_kept_beside_it_as_long_as_the_budget_holds(
+def test_another_kind_is_kept_in_its_place_when_the_budget_is_spent(
     pytester: pytest.Pytester, fake_lima
 ) -> None:
     pytester.runpytest().assert_outcomes(passed=1)
     [first] = kept(fake_lima)
-    result = pytester.runpytest("--lima-cpus=3")
-    result.stdout.fnmatch_lines(["*creating*", "*booting a clone*"])
-    assert len(kept(fake_lima)) == 2 and first in kept(fake_lima)
-    pytester.runpytest("--lima-cpus=2", "--lima-warm-budget=0.000001")
+    result = pytester.runpytest("--lima-cpus=3", "--lima-warm-budget=0.000001")
+    result.stdout.fnmatch_lines(["*creating*"])
     [last] = kept(fake_lima)
     assert last != first
     fake_lima.assert_clean()
 
 
-def test_a_clone_that_does_not_boot_starts_cold_with_one_warning(
+def test_a_clone_that_does_not_boot_starts_cold_with_one_warning_and_is_kept_anew(
     pytester: pytest.Pytester, fake_lima
 ) -> None:
     pytester.runpytest().assert_outcomes(passed=1)
-    for mode, outcome in (("warm", {"errors": 1}), ("auto", {"passed": 1})):
-        [golden] = kept(fake_lima)
-        aside = fake_lima.dir / "aside"
-        shutil.copytree(golden, aside)
-        (golden / "disk").chmod(0o600)
-        (golden / "disk").write_bytes(b"torn")
-        result = pytester.runpytest(f"--lima-start={mode}")
-        result.assert_outcomes(**outcome)
-        told = result.stdout.str()
-        assert told.count("could not wake up and starts cold") == (mode == "auto")
-        assert "the VM pl-" in told and "did not start" in told
-        assert kept(fake_lima) == []  # it would fail the next run too
-        fake_lima.assert_clean()
-        aside.rename(golden)
+    [golden] = kept(fake_lima)
+    whole = (golden / "disk").read_bytes()
+    (golden / "disk").chmod(0o600)
+    (golden / "disk").write_bytes(b"torn")
+    result = pytester.runpytest()
+    result.assert_outcomes(passed=1)
+    told = result.stdout.str()
+    assert told.count("could not wake up and starts cold") == told.count("lima warning") == 1
+    assert "the VM pl-" in told and "did not start" in told
+    [golden] = kept(fake_lima)
+    assert len((golden / "disk").read_bytes()) == len(whole)
+    fake_lima.assert_clean()
 
 
 def test_what_can_be_provisioned_once_only_is_not_kept_again(
@@ -131,55 +128,75 @@ def test_what_can_be_provisioned_once_only_is_not_kept_again(
     once = "#!/bin/sh\ntest ! -e /var/lib/boots && echo booted >/var/lib/boots\n"
     provision = [{"mode": "system", "script": once}]
     monkeypatch.setenv("PYTEST_LIMA_TEMPLATE", fake_lima.template(keys={"provision": provision}))
-    result = pytester.runpytest()
-    result.assert_outcomes(passed=1)
-    assert result.stdout.str().count("lima warning") == 1
+    for warnings in (0, 1):
+        result = pytester.runpytest()
+        result.assert_outcomes(passed=1)
+        assert result.stdout.str().count("lima warning") == warnings
     result.stdout.fnmatch_lines(["*starts cold: a provision script failed*"])
     assert kept(fake_lima) == []
-    result = pytester.runpytest()
-    result.assert_outcomes(passed=1)
-    result.stdout.no_fnmatch_line("*warning*")
-    result.stdout.no_fnmatch_line("*shut down*")
     result = pytester.runpytest("--lima-start=warm")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*can't be kept for warm starts*", "*a provision script failed*"])
     fake_lima.assert_clean()
 
 
-def test_a_guest_that_does_not_shut_down_is_not_kept(
-    pytester: pytest.Pytester, fake_lima, monkeypatch: pytest.MonkeyPatch
+def test_a_guest_that_can_t_be_frozen_is_not_kept_and_not_tried_again(
+    pytester: pytest.Pytester, fake_lima
 ) -> None:
-    monkeypatch.setattr(identity, "retire", lambda connection: None)
-    monkeypatch.setattr(clone, "_SHUTDOWN_TIMEOUT", 0.5)
+    fake_lima.scenario("vz", freezes=False)
     result = pytester.runpytest()
     result.assert_outcomes(passed=1)
-    assert result.stdout.str().count("lima warning") == 1
-    result.stdout.fnmatch_lines(["*could not be kept*no end of the guest's shutdown*"])
+    result.stdout.no_fnmatch_line("*warning*")
+    assert seen(pytester)["boots"] == [seen(pytester)["machine"]]
     assert kept(fake_lima) == []
-    pytester.runpytest("--lima-start=warm").assert_outcomes(errors=1)
+    result = pytester.runpytest("--lima-start=warm")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*can't be kept for warm starts*", "*Operation not supported*"])
+    result.stdout.no_fnmatch_line("*creating*")
     fake_lima.assert_clean()
 
 
-def test_what_reaches_other_disks_is_not_kept(pytester: pytest.Pytester, fake_lima, monkeypatch):
-    keys = {"provision": PROVISION, "tpm": True}
-    monkeypatch.setenv("PYTEST_LIMA_TEMPLATE", fake_lima.template(keys=keys))
-    pytester.runpytest().assert_outcomes(passed=1)
-    assert seen(pytester)["boots"] == ["booted"]
+def test_a_guest_goes_on_by_itself_when_its_disk_is_not_taken_in_time(
+    pytester: pytest.Pytester, fake_lima, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(freeze, "_HOLD", freeze._HOLD.replace("sleep 20", "sleep 0.2"))
+    copy = clone._copy_on_write
+
+    def slow(files: list[Path], *args) -> None:
+        copy(files, *args)
+        frozen = files[0].parent / "guest" / "run" / "pytest-lima" / "frozen"
+        deadline = time.monotonic() + 30
+        while frozen.exists() and files[0].name == "disk" and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+    monkeypatch.setattr(clone, "_copy_on_write", slow)
+    result = pytester.runpytest()
+    result.assert_outcomes(passed=1)
+    assert result.stdout.str().count("lima warning") == 1
+    result.stdout.fnmatch_lines(["*could not be kept*did not stay frozen*"])
+    assert seen(pytester)["boots"] == [seen(pytester)["machine"]]
     assert kept(fake_lima) == []
+    fake_lima.assert_clean()
+
+
+def test_what_reaches_other_disks_is_not_kept(
+    pytester: pytest.Pytester, fake_lima, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_LIMA_TEMPLATE", fake_lima.template(keys={"tpm": True}))
     result = pytester.runpytest("--lima-start=warm")
+    result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*can't be kept for warm starts*", "*TPM*"])
+    assert kept(fake_lima) == []
     fake_lima.assert_clean()
 
 
 KILLED = """
 import os, signal
-from pytest_lima.guest import identity
 from pytest_lima.warm import clone, store
 
 owner, name = {
-    "retired": (identity, "retire"),
-    "shut down": (clone, "shut_down"),
-    "linked": (clone, "bake"),
+    "frozen": (clone, "_format"),
+    "thawed": (clone, "bake"),
     "published": (store.Store, "publish"),
     "laid out": (clone, "lay_out"),
     "booted": (clone.Clone, "start"),
@@ -192,23 +209,19 @@ setattr(owner, name, then_killed)
 """
 
 
-@pytest.mark.parametrize(
-    ("step", "whole"),
-    [("retired", 0), ("shut down", 0), ("linked", 0), ("published", 1), ("laid out", 1),
-     ("booted", 1)],
-)  # fmt: skip
-def test_killed_at_any_step_it_leaves_nothing(
-    pytester: pytest.Pytester, fake_lima, step: str, whole: int
-) -> None:
-    pytester.makeconftest(f"{MAC}\nSTEP = {step!r}\n{KILLED}")
-    assert pytester.runpytest_subprocess().ret == -9
-    fake_lima.wait_until(lambda: not (fake_lima.instances() or fake_lima.records()), 20)
-    assert len([path for path in kept(fake_lima) if "." not in path.name]) == whole
+def test_killed_at_any_step_it_leaves_nothing_half(pytester: pytest.Pytester, fake_lima) -> None:
+    """Each run gets one step further, and the last one through."""
+    steps = {"frozen": 0, "thawed": 0, "published": 1, "laid out": 1, "booted": 1}
+    for step, whole in steps.items():
+        pytester.makeconftest(f"{MAC}\nSTEP = {step!r}\n{KILLED}")
+        assert pytester.runpytest_subprocess().ret == -9
+        fake_lima.wait_until(lambda: not (fake_lima.instances() or fake_lima.records()), 20)
+        assert len([path for path in kept(fake_lima) if "." not in path.name]) == whole, step
     pytester.makeconftest("")
     result = pytester.runpytest()
     result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*booting a clone*"])
     result.stdout.no_fnmatch_line("*warning*")
-    assert ("creating" in result.stdout.str()) is not bool(whole)
     assert len(kept(fake_lima)) == 1
     fake_lima.assert_clean()
 
@@ -219,12 +232,12 @@ def test_a_reset_is_a_clone(pytester: pytest.Pytester, fake_lima) -> None:
         import pytest
 
         @pytest.mark.lima(fresh=True)
-        @pytest.mark.parametrize("number", range(3))
+        @pytest.mark.parametrize("number", range(2))
         def test_it(lima, number):
             lima.run("test ! -e /etc/dirty && touch /etc/dirty")
         """
     )
-    pytester.runpytest().assert_outcomes(passed=3)
+    pytester.runpytest().assert_outcomes(passed=2)
     assert len(fake_lima.calls("create")) == 1
     fake_lima.assert_clean()
 
@@ -238,13 +251,15 @@ def test_workers_that_want_the_same_start_one_of_them_cold(
         import pytest
 
         @pytest.mark.parametrize("number", range(4))
-        def test_it(lima, number):
-            assert lima.read_text("/var/lib/boots").split() == ["booted"] * 2
+        def test_it(lima, number, pytestconfig):
+            boots = lima.read_text("/var/lib/boots").split()
+            (pytestconfig.rootpath / f"{len(boots)}-boots").touch()
         """
     )
     pytester.makeconftest(MAC)  # the workers are processes of their own
     result = pytester.runpytest_subprocess("-n2", "--lima-share=worker")
     result.assert_outcomes(passed=4)
+    assert {path.name for path in pytester.path.glob("*-boots")} == {"1-boots", "2-boots"}
     assert len(fake_lima.calls("create")) == 1
     assert len(kept(fake_lima)) == 1
     fake_lima.assert_clean()

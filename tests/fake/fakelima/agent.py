@@ -17,7 +17,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from fakelima import common, disk
+from fakelima import common
 
 _POLL = 0.01
 
@@ -61,8 +61,6 @@ class Agent:
             self._tell(sshLocalPort=self._port)
             self._watch(driver)
         common.kill_guest(self._dir / "guest")
-        if isinstance(driver, Vz) and not self._asked_to_end:
-            disk.save(self._dir)
         self._tell(exiting=True)
         for path in [*self._dir.glob("*.pid"), *self._dir.glob("*.sock")]:
             path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The file ``disk`` of an instance: what a guest that ended cleanly has left on it.
+"""The file ``disk`` of an instance: what is on it while the guest's file system is frozen.
 
 Only vz's guests write it, which are those that are cloned; QEMU's are seen on real VMs.
 """
@@ -19,6 +19,13 @@ def save(folder: Path) -> None:
         for path in sorted((folder / "guest").iterdir()):
             if path.name not in _NOT_ON_DISK:
                 tar.add(path, path.name)
+    half.replace(folder / "disk")
+
+
+def tear(folder: Path) -> None:
+    """The guest goes on writing, so that no copy of the disk is whole."""
+    half = folder / "disk.new"
+    half.write_bytes(b"torn, as its guest runs")
     half.replace(folder / "disk")
 
 

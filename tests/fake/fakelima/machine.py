@@ -28,7 +28,7 @@ _SHIMS = Path(__file__).parents[1] / "guest_bin"
 _TOOLS = (
     "[ awk base64 basename bash cat chgrp chmod cmp cp cut dd diff dirname du echo env expr "
     "false find grep gunzip gzip head install kill ln ls md5sum mkdir mkfifo mktemp mv nl nohup "
-    "od paste printf ps pwd readlink realpath rm rmdir sed seq sh sha256sum sleep sort stat "
+    "od paste printf ps pwd readlink realpath rm rmdir sed seq setsid sh sha256sum sleep sort stat "
     "stty sync tail tar tee test timeout touch tr true uname uniq wc xargs yes"
 )
 _FOLDERS = (
@@ -97,7 +97,8 @@ class Machine:
             "PATH": str(self.path("/bin")), "HOME": str(home), "USER": user, "LOGNAME": user,
             "SHELL": "/bin/sh", "LANG": "C.UTF-8", "FAKE_LIMA": os.environ["FAKE_LIMA"],
             "FAKE_GUEST": str(self.root), "FAKE_USER": user, "FAKE_LOGIN": self.user,
-            "FAKE_PYTHON": sys.executable, **cloudinit.environ(self, user),
+            "FAKE_PYTHON": sys.executable, "FAKE_FOLDER": str(_SHIMS.parent),
+            **cloudinit.environ(self, user),
         }  # fmt: skip
         return subprocess.Popen(argv, env=env, cwd=home, start_new_session=True, bufsize=0,
                                 **streams)  # fmt: skip
@@ -169,6 +170,8 @@ class Machine:
         self.path("/run/fake/clock").write_text(str(self.scenario["clock_offset"]))
         if self.scenario["clock_stuck"]:
             self.path("/run/fake/clock-stuck").touch()
+        if not self.scenario["freezes"]:
+            self.path("/run/fake/frozen-never").touch()
 
     def _read_console(self, path: Path) -> None:
         """A pipe, as scripts open /dev/console with ``>``, which would empty a file."""

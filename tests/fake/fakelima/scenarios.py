@@ -28,6 +28,7 @@ DEFAULTS: dict[str, Any] = {
     "degraded": [],  # errors the host agent reports with running
     "clock_offset": 0.0,  # seconds the guest is ahead
     "clock_stuck": False,  # and can't be set
+    "freezes": True,  # its root file system can be frozen
     "engines": True,  # docker and containerd answer once their units were started
 }
 

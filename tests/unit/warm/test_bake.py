@@ -148,6 +148,14 @@ def test_it_can_be_kept_again(
     assert (instance / "disk").read_bytes() == b""
 
 
+def test_its_disk_alone(qemu: Qemu, environ: dict[str, str], folder: Path, instance: Path) -> None:
+    layer, layer_format = baking.put_disk_aside(instance, folder, environ)
+    assert qemu.told == ["stop", "query-block", "blockdev-snapshot-sync", "cont", "disconnect"]
+    assert [path.name for path in folder.iterdir()] == [layer] and layer_format == "qcow2"
+    assert (folder / layer).samefile(instance / layer)
+    assert (folder / layer).read_text() == "disk" and (instance / "disk").read_bytes() == b""
+
+
 @pytest.mark.parametrize("step", ["migrate", "query-block", "blockdev-snapshot-sync"])
 def test_a_vm_that_could_not_be_kept_runs_on_as_it_was(
     qemu: Qemu, booted: Booted, environ: dict[str, str], folder: Path, instance: Path, step: str

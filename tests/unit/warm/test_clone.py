@@ -1,19 +1,20 @@
-"""The files of a kept disk and of its clones; that they boot is seen in tests/plugin and e2e."""
+"""The files of a kept disk and of its clones; that a faked vz boots them is in tests/plugin."""
 
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from pytest_lima.boot import Booted
-from pytest_lima.errors import LimaError, ReadyTimeoutError
-from pytest_lima.guest import identity
-from pytest_lima.lima.limactl import Limactl
+from pytest_lima.errors import LimaError
+from pytest_lima.guest import freeze
+from pytest_lima.guest.ssh import Connection
 from pytest_lima.warm import clone
 from pytest_lima.warm.store import Golden, Store
 
@@ -32,26 +33,44 @@ def instance(tmp_path: Path) -> Path:
     return folder
 
 
-def booted(instance: Path, vmtype: str) -> Booted:
+@pytest.fixture(autouse=True)
+def still(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What happens to the disk while the guest is frozen, and that it is."""
+    steps: list[str] = []
+
+    @contextmanager
+    def frozen(connection: Connection) -> Iterator[None]:
+        steps.append("frozen")
+        yield
+        steps.append("thawed")
+
+    def put_aside(instance: Path, folder: Path, environ: dict[str, str]) -> tuple[str, str]:
+        steps.append("put aside")
+        (folder / "disk-1").hardlink_to(instance / "disk")
+        return "disk-1", "qcow2"
+
+    monkeypatch.setattr(freeze, "frozen", frozen)
+    monkeypatch.setattr(clone, "put_disk_aside", put_aside)
+    return steps
+
+
+def keep(instance: Path, vmtype: str, environ: dict[str, str]) -> Golden:
     info = SimpleNamespace(dir=instance, name="pl-1", vmtype=vmtype)
     one = SimpleNamespace(info=info, address=SimpleNamespace(user="ann"), connection=None,
-                          booted_as=("pl-1",),
-                          close=lambda: None)  # fmt: skip
-    return cast("Booted", one)
-
-
-def keep(instance: Path, vmtype: str) -> Golden:
+                          booted_as=("pl-1",))  # fmt: skip
     store = Store(instance.parent)
     with store.building("k1", lambda _: None), store.half("k1") as folder:
-        return store.publish(clone.bake(booted(instance, vmtype), folder, "k1", "t"))
+        return store.publish(clone.bake(cast("Booted", one), environ, folder, "k1", "t"))
 
 
 def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def test_what_is_of_one_start_or_one_instance_is_not_kept(instance: Path) -> None:
-    golden = keep(instance, "vz")
+def test_what_is_of_one_start_or_one_instance_is_not_kept(
+    instance: Path, tools_env: dict[str, str]
+) -> None:
+    golden = keep(instance, "vz", tools_env)
     assert names(golden.folder) == {
         "lima.yaml", "lima-version", "vz-efi", "vz-identifier", "kernel", "disk", "golden.json",
     }  # fmt: skip
@@ -61,8 +80,35 @@ def test_what_is_of_one_start_or_one_instance_is_not_kept(instance: Path) -> Non
     assert Store(instance.parent).find("k1") == golden
 
 
+def test_the_vm_goes_on_with_files_of_its_own(instance: Path, tools_env: dict[str, str]) -> None:
+    golden = keep(instance, "vz", tools_env)
+    for name in ("lima.yaml", "vz-efi", "disk"):
+        (instance / name).write_text("changed")
+        assert (golden.folder / name).read_bytes() != b"changed"
+    assert (golden.folder / "disk").read_bytes() == IMAGE
+
+
+@pytest.mark.parametrize(("vmtype", "step"), [("vz", "copied"), ("qemu", "put aside")])
+def test_its_disk_alone_is_taken_while_it_is_frozen(
+    instance: Path, tools_env: dict[str, str], still: list[str], tool: Callable[..., Path],
+    vmtype: str, step: str, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    copy = clone._copy_on_write
+
+    def noted(files: list[Path], *args: Any) -> None:
+        if [file.name for file in files] == ["disk"]:
+            still.append("copied")
+        else:
+            assert still == [] and instance / "disk" not in files
+        copy(files, *args)
+
+    monkeypatch.setattr(clone, "_copy_on_write", noted)
+    keep(instance, vmtype, tools_env)
+    assert still == ["frozen", step, "thawed"]
+
+
 def test_a_disk_of_vz_is_copied(instance: Path, tmp_path: Path, tools_env: dict[str, str]) -> None:
-    golden = keep(instance, "vz")
+    golden = keep(instance, "vz", tools_env)
     clone.lay_out(golden, tmp_path / "pl-2", tools_env)
     assert names(tmp_path / "pl-2") == names(golden.folder) - {"golden.json"}
     copy = tmp_path / "pl-2" / "disk"
@@ -76,8 +122,8 @@ def test_a_disk_of_qemu_is_an_overlay(
     instance: Path, tmp_path: Path, tools_env: dict[str, str], tool: Callable[..., Path]
 ) -> None:
     tool("qemu-img", 'echo "$*" >>"$HOME/calls"')
-    golden = keep(instance, "qemu")
-    assert golden.layer.startswith("disk-") and golden.layer_format == "qcow2"
+    golden = keep(instance, "qemu", tools_env)
+    assert golden.layer == "disk-1" and golden.layer_format == "qcow2"
     clone.lay_out(golden, tmp_path / "pl-2", tools_env)
     assert (tmp_path / "pl-2" / golden.layer).samefile(golden.folder / golden.layer)
     assert (tmp_path / "calls").read_text().split()[-6:] == [
@@ -90,31 +136,17 @@ def test_a_disk_of_qemu_is_an_overlay(
 def test_what_can_t_be_copied_is_said(
     instance: Path, tmp_path: Path, tools_env: dict[str, str], tool: Callable[..., Path]
 ) -> None:
+    golden = keep(instance, "vz", tools_env)
     tool("cp", "echo no space left >&2; exit 1")
     with pytest.raises(LimaError, match="could not be copied") as caught:
-        clone.lay_out(keep(instance, "vz"), tmp_path / "pl-2", tools_env)
+        clone.lay_out(golden, tmp_path / "pl-2", tools_env)
     assert "no space left" in str(caught.value)
 
 
 def test_one_that_was_removed_meanwhile_is_an_error(
     instance: Path, tmp_path: Path, tools_env: dict[str, str]
 ) -> None:
-    golden = keep(instance, "vz")
+    golden = keep(instance, "vz", tools_env)
     Store(tmp_path).remove(golden)
     with pytest.raises(OSError):
         clone.lay_out(golden, tmp_path / "pl-2", tools_env)
-
-
-def test_the_end_of_the_guest_is_awaited(instance: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    states = ["Running", "Broken", "Stopped"]
-    asked: list[object] = []
-    monkeypatch.setattr(identity, "retire", asked.append)
-    limactl = cast("Limactl", SimpleNamespace(
-        inspect=lambda name: SimpleNamespace(status=states.pop(0) if states[1:] else states[0]),
-    ))  # fmt: skip
-    clone.shut_down(booted(instance, "vz"), limactl)
-    assert states == ["Stopped"] and len(asked) == 1
-    states[:] = ["Running"]
-    monkeypatch.setattr(clone, "_SHUTDOWN_TIMEOUT", 0.0)
-    with pytest.raises(ReadyTimeoutError, match="end of the guest's shutdown"):
-        clone.shut_down(booted(instance, "vz"), limactl)

@@ -12,6 +12,7 @@ import pytest
 
 from pytest_lima.boot import Boot, Booted
 from pytest_lima.errors import HostError, InstanceDiedError, LimaError, ProvisionError, StartError
+from pytest_lima.guest.freeze import NotFrozenError
 from pytest_lima.guest.identity import Kept
 from pytest_lima.lima.accel import Accelerator
 from pytest_lima.lima.host import Host
@@ -37,7 +38,6 @@ class Machine:
     keep: BaseException | None = None
     unfit: str | None = None
     by_disk: bool = False
-    shutdown: Exception | None = None
 
     @property
     def store(self) -> Store:
@@ -62,10 +62,10 @@ class Machine:
         return Golden(folder, key, "pl-1", template, Kept("t", "h"), "ann", {}, "disk-1", "raw",
                       ("pl-1",))  # fmt: skip
 
-    def shut_down(self, booted: Booted, limactl: Limactl) -> None:
-        self._step("shut down", self.shutdown)
-
-    def bake_disk(self, booted: Booted, folder: Path, key: str, template: str) -> Golden:
+    def bake_disk(
+        self, booted: Booted, environ: dict[str, str], folder: Path, key: str, template: str
+    ) -> Golden:
+        self._step("keep its disk", self.keep)
         (folder / "disk").write_bytes(b"")
         return Golden(
             folder, key, "pl-1", template, Kept("", "h"), "ann", {}, "disk", "raw", (), True
@@ -90,7 +90,6 @@ def machine(tmp_path: Path, observer: Recorder, monkeypatch: pytest.MonkeyPatch)
     one = Machine(tmp_path, order, [])
     monkeypatch.setattr(start, "wake_up", one.wake_up)
     monkeypatch.setattr(start, "bake", one.bake)
-    monkeypatch.setattr(clone, "shut_down", one.shut_down)
     monkeypatch.setattr(clone, "bake", one.bake_disk)
     monkeypatch.setattr(fit, "unfit_machine", lambda *_: one.unfit)
     monkeypatch.setattr(fit, "unfit_memory", lambda *_: "vz" if one.by_disk else None)
@@ -176,48 +175,45 @@ def test_what_can_t_be_kept_starts_cold_without_a_word(
         machine.start(mode="warm")
 
 
-def test_what_is_kept_by_its_disk_starts_as_a_clone_the_first_time_too(
+def test_what_can_be_kept_by_its_disk_alone_starts_once_too(
     machine: Machine, observer: Recorder
 ) -> None:
     machine.by_disk = True
     machine.start()
     machine.start()
-    assert machine.steps == ["cold", "shut down", "delete", "warm", "warm"]
+    assert machine.steps == ["cold", "keep its disk", "warm"]
     assert observer.all("warn") == []
     assert [golden.disk_only for golden in machine.store.all()] == [True]
 
 
-def test_one_that_does_not_shut_down_starts_cold_again(
-    machine: Machine, observer: Recorder
-) -> None:
+def test_one_that_can_t_be_frozen_is_not_tried_again(machine: Machine, observer: Recorder) -> None:
     machine.by_disk = True
-    machine.shutdown = LimaError("it hangs")
+    machine.keep = NotFrozenError("it can't be frozen", seen="an overlay")
     machine.start()
-    assert machine.steps == ["cold", "shut down", "delete", "cold"]
-    assert machine.store.all() == []
-    [warning] = observer.all("warn")
-    assert "could not be kept" in warning and "it hangs" in warning
-    with pytest.raises(LimaError, match="it hangs"):
+    machine.start()
+    assert machine.steps == ["cold", "keep its disk", "cold"]
+    assert observer.all("warn") == [] and machine.store.all() == []
+    with pytest.raises(HostError, match="an overlay"):
         machine.start(mode="warm")
+    machine.store.forgive()
+    with pytest.raises(HostError, match="an overlay"):
+        machine.start(mode="warm")
+    assert machine.steps[3:] == ["cold", "keep its disk"]
 
 
 @pytest.mark.parametrize(
-    ("error", "again"),
-    [(StartError("it hangs"), ["cold", "shut down", "delete", "warm", "delete", "cold"]),
-     (ProvisionError("twice"), ["cold"])],
-)  # fmt: skip
-def test_a_clone_that_fails_is_started_cold_and_kept_by_the_next_run_if_that_helps(
-    machine: Machine, observer: Recorder, error: Exception, again: list[str]
+    ("error", "anew"), [(StartError("it hangs"), ["keep its disk"]), (ProvisionError("twice"), [])]
+)
+def test_a_clone_that_fails_is_started_cold_and_kept_anew_if_that_helps(
+    machine: Machine, observer: Recorder, error: Exception, anew: list[str]
 ) -> None:
     machine.by_disk = True
+    machine.start()
     machine.warm = error
     machine.start()
-    assert machine.steps == ["cold", "shut down", "delete", "warm", "delete", "cold"]
+    assert machine.steps == ["cold", "keep its disk", "warm", "delete", "cold", *anew]
     assert len(observer.all("warn")) == 1
-    assert machine.store.all() == []
-    machine.steps.clear()
-    machine.start()
-    assert machine.steps == again
+    assert len(machine.store.all()) == len(anew)
 
 
 def test_who_waits_for_the_same_machine_wakes_up_from_it(
