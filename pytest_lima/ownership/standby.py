@@ -21,6 +21,7 @@ from pytest_lima.ownership.starting import Order
 
 _SETTLING = 20.0
 _LOOK = 0.1
+_PATIENCE = 5.0
 
 MakerOf = Callable[[Observer], Maker]
 
@@ -129,7 +130,9 @@ class Spare:
         begun = time.monotonic()
         self._wanted.set()
         self._observer.phase(self.order.name, "taking the standby")
-        self._thread.join()
+        self._thread.join(self.order.timeout + _SETTLING)
+        if self._thread.is_alive():
+            raise LimaError("it is not ready in time")
         self._aside.join()
         if self._problem is not None:
             raise self._problem
@@ -146,9 +149,9 @@ class Spare:
         self._aside.give_up()
 
     def end(self) -> None:
-        """Let go of it, so that it can be removed."""
+        """Let go of it, so that it can be removed; which ends whatever the thread waits for."""
         self.give_up()
-        self._thread.join()
+        self._thread.join(_PATIENCE)
         if self._instance is not None:
             self._instance.disconnect()
 

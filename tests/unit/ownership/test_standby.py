@@ -201,6 +201,21 @@ def test_the_end_of_the_run_ends_the_making(
     assert makers.made == [] and sorted(discarded) == sorted(makers.names)
 
 
+def test_one_that_hangs_holds_nobody(
+    standby: Standby, makers: Makers, monkeypatch: pytest.MonkeyPatch, discarded: list[str], until
+) -> None:
+    """Its limactl, for one, which is ended when what there is of it is removed."""
+    hangs = threading.Event()
+    monkeypatch.setattr(makers, "may_go_on", SimpleNamespace(wait=lambda _: hangs.wait(30)))
+    monkeypatch.setattr(module, "_PATIENCE", 0.05)
+    monkeypatch.setattr(module, "_SETTLING", -60)
+    standby.fill(order(), 1)
+    assert until(lambda: makers.names != [])
+    assert standby.take(order()) is None
+    assert discarded == makers.names
+    hangs.set()
+
+
 def test_what_can_t_be_removed_is_told_and_tried_again(
     makers: Makers, observer: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
