@@ -2,8 +2,7 @@
 
 Run it with ``scripts/engine run python benchmarks/cold.py [PAIRS]``. Each pair boots the same
 template twice, by hand and by pytest, in turns; that the plugin keeps the VM for warm starts is
-part of its time. It prints the seconds and the ratio of the
-medians (below 1: the plugin is faster).
+part of its time.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -19,6 +17,7 @@ import time
 from pathlib import Path
 
 import yaml
+from table import Row, show
 
 TEMPLATE = os.environ.get("PYTEST_LIMA_TEMPLATE", "template:ubuntu-lts")
 DEADLINE = 1200
@@ -108,17 +107,18 @@ def _emulation() -> dict[str, str]:
     return {"QEMU_SYSTEM_X86_64": qemu}
 
 
-def main(pairs: int) -> None:
+def rows(pairs: int) -> list[Row]:
     """Boot in turns, print as it goes."""
-    hand, ours = [], []
+    hand: list[float] = []
+    ours: list[float] = []
     with tempfile.TemporaryDirectory(prefix="pl", dir="/tmp") as folder:
         for number in range(pairs):
             turns = [(hand, by_hand), (ours, by_plugin)]
             for times, measure in turns if number % 2 == 0 else reversed(turns):
                 times.append(measure(Path(folder)))
             print(f"by hand {hand[-1]:6.1f} s   by pytest-lima {ours[-1]:6.1f} s", flush=True)
-    print(f"ratio {statistics.median(ours) / statistics.median(hand):.2f}")
+    return [Row("cold start", "`limactl start` and `/_ping`", "s", ours, hand)]
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3)
+    show(rows(int(sys.argv[1]) if len(sys.argv) > 1 else 3))

@@ -2,20 +2,19 @@
 
 Run it with ``scripts/engine run python benchmarks/files.py [ROUNDS]``. Both copy the same 32 MB
 of random bytes and the same 1,000 small files, in turns, to and from the same guest. Every copy
-goes where nothing is yet: limactl's rsync would otherwise compare and send nothing. It prints
-the medians, and how many times as long as ours limactl's take.
+goes where nothing is yet: limactl's rsync would otherwise compare and send nothing.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from table import Row, show
 
 from pytest_lima import Instance, lima_instance
 
@@ -57,42 +56,38 @@ class Copies:
         here.unlink(missing_ok=True)
         return taken
 
-    def rows(self) -> dict[str, tuple[Callable[[str, Path], object], ...]]:
+    def calls(self) -> dict[str, tuple[Callable[[str, Path], object], ...]]:
         """What is measured: ours and theirs."""
         vm, name = self._vm, self._vm.name
         return {
-            "put 32 MB": (
+            "`put` of 32 MB": (
                 lambda there, _: vm.put(self.file, there),
                 lambda there, _: self.cp(str(self.file), f"{name}:{there}"),
             ),
-            "get 32 MB": (
+            "`get` of 32 MB": (
                 lambda _, here: vm.get(f"{THERE}/original", here),
                 lambda _, here: self.cp(f"{name}:{THERE}/original", str(here)),
             ),
-            "1,000 files up": (
+            "`put` of 1,000 files": (
                 lambda there, _: vm.put(self.tree, there),
                 lambda there, _: self.cp("-r", str(self.tree), f"{name}:{there}"),
             ),
         }
 
 
-def main(rounds: int) -> None:
-    """Boot a VM, measure, print."""
-    with lima_instance() as vm, tempfile.TemporaryDirectory() as folder:
+def rows(vm: Instance, rounds: int) -> list[Row]:
+    """Measure each kind of copy."""
+    with tempfile.TemporaryDirectory() as folder:
         copies = Copies(vm, Path(folder))
-        results = {}
-        for row, calls in copies.rows().items():
+        measured = []
+        for name, calls in copies.calls().items():
             taken = [[copies.seconds(call) for call in calls] for _ in range(rounds + 1)]
             # The first ones open connections.
-            ours, theirs = (list(column) for column in zip(*taken[1:], strict=True))
-            a, b = statistics.median(ours), statistics.median(theirs)
-            print(
-                f"{row:15} {a:6.2f} s   limactl cp {b:6.2f} s   {b / a:.1f} times as fast",
-                flush=True,
-            )
-            results[row] = {"ours": ours, "limactl cp": theirs, "ratio": a / b}
-        print(json.dumps(results))
+            ours, theirs = zip(*taken[1:], strict=True)
+            measured.append(Row(name, "`limactl cp`", "s", ours, theirs))
+        return measured
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
+    with lima_instance() as machine:
+        show(rows(machine, int(sys.argv[1]) if len(sys.argv) > 1 else 5))
