@@ -176,6 +176,9 @@ OPTIONS: tuple[Option, ...] = (
            switch=True),
     Option("idle", _positive, None, "SECONDS", "End a kept VM that nobody has used for so long"),
     Option("recreate", _count, 0, "N", "How often a VM that died is made anew for later tests"),
+    Option("timings", _switch, False, "on|off",
+           "Show how long each phase of each start took; junit's properties have it too",
+           switch=True),
     _choice("missing", "What to do with tests where Lima can't run", "fail", "skip"),
     Option("home", _text, None, "DIR", "LIMA_HOME for our instances; a short path of its own"),
     Option("limactl", _text, None, "PATH", "The limactl to run instead of the one on PATH"),
@@ -219,6 +222,7 @@ class Settings:
     reuse: bool = False
     idle: float | None = None
     recreate: int = 0
+    timings: bool = False
     missing: str = "fail"
     home: str | None = None
     limactl: str | None = None

@@ -97,8 +97,9 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show why the VM failed, or what it printed when a test of it did."""
-    outcome = yield
     session = item.config.stash[session_key]
+    session.note_timings(item)
+    outcome = yield
     if outcome.failed and session.made is not None:
         from pytest_lima.plugin import report
 
@@ -146,7 +147,7 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Say what was kept and how to get in."""
+    """Say what was kept and how to get in, and how long it took, if that was asked for."""
     session = config.stash[session_key]
     if session.made is not None:
         from pytest_lima.plugin import report

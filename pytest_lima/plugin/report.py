@@ -9,6 +9,7 @@ import pytest
 
 from pytest_lima.errors import LimaError
 from pytest_lima.lima import limactl, logs
+from pytest_lima.plugin import timings
 from pytest_lima.plugin.session import LimaSession
 
 if TYPE_CHECKING:
@@ -84,7 +85,9 @@ def _cloud_init_log(machine: Instance) -> str:
 
 
 def summary(reporter: pytest.TerminalReporter, session: LimaSession) -> None:
-    """A section if a VM was kept, or could not be removed; else nothing."""
+    """Timings if they are wanted; a section if a VM was kept, or could not be removed."""
+    if session.settings.timings and session.timings:
+        timings.show(reporter, session.timings)
     kept = [*session.pool.kept, *session.workers.kept]
     if not kept and not session.problems:
         return

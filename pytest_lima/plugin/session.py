@@ -21,6 +21,7 @@ from pytest_lima.spec import MachineSpec
 if TYPE_CHECKING:
     from pytest_lima.instance import Instance
     from pytest_lima.ownership.pool import Pool
+    from pytest_lima.plugin.timings import Timing, Timings
 
 session_key = pytest.StashKey["LimaSession"]()
 
@@ -50,6 +51,7 @@ class LimaSession:
         self.signals = Signals()
         self._config = config
         self._pool: Pool | None = None
+        self._timings: Timings | None = None
         self._numbers: dict[Ask, int] = {}
         self._wanted: Counter[Ask] = Counter()
         self._fresh_wanted: Counter[MachineSpec] = Counter()
@@ -65,15 +67,27 @@ class LimaSession:
         if self._pool is None:
             from pytest_lima.ownership.pool import Pool
             from pytest_lima.plugin.progress import Progress
+            from pytest_lima.plugin.timings import Timings
 
-            progress = Progress(self._config)
-            self._pool = Pool(self.settings, os.environ, progress, run=self.workers.run())
+            self._timings = Timings(Progress(self._config))
+            self._pool = Pool(self.settings, os.environ, self._timings, run=self.workers.run())
         return self._pool
 
     @property
     def made(self) -> Pool | None:
         """The pool, if it was needed."""
         return self._pool
+
+    @property
+    def timings(self) -> list[Timing]:
+        """Of all that was started, the workers' too."""
+        return [*(self._timings.all if self._timings else ()), *self.workers.timings]
+
+    def note_timings(self, item: pytest.Item) -> None:
+        """Give a test's report what was started for it since the last one."""
+        if self._timings is not None and self.settings.timings:
+            for timing in self._timings.take():
+                item.user_properties += timing.properties()
 
     def number_of(self, ask: Ask) -> int:
         """Equal asks have equal numbers."""
@@ -230,7 +244,7 @@ class LimaSession:
                 self.problems.clear()
             except ExceptionGroup as group:
                 self.problems = [str(error) for error in group.exceptions]
-            self.workers.tell(self.pool.kept, self.problems)
+            self.workers.tell(self.pool.kept, self.problems, self.timings)
             self.problems += self.workers.problems
         return not self.problems
 

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from pytest_lima.ownership.ledger import Ledger
     from pytest_lima.ownership.record import Record
     from pytest_lima.ownership.run import Run
+    from pytest_lima.plugin.timings import Timing
 
 _INPUT = "lima_run"
 _OUTPUT = "lima_in_use"
 _LEFT = "lima_left"
+_TIMINGS = "lima_timings"
 _LEAVE_TIMEOUT = 5.0
 _LOOK = 0.5
 
@@ -35,12 +37,14 @@ class Workers:
 
     Attributes:
         kept: What the workers have kept where this process's ledger doesn't show it.
+        timings: Of all that the workers have started.
         problems: What they could not remove there, each an error's text.
     """
 
     def __init__(self, config: pytest.Config) -> None:
         self.kept: list[Kept] = []
         self.problems: list[str] = []
+        self.timings: list[Timing] = []
         self._config = config
         self._input: dict[str, Any] | None = getattr(config, "workerinput", None)
         self._id = ""
@@ -111,10 +115,21 @@ class Workers:
             self._to_finish = True
         if _LEFT in output:
             self._take_in(*output[_LEFT])
+        if _TIMINGS in output:
+            from pytest_lima.plugin.timings import Timing
 
-    def tell(self, kept: Sequence[Kept], problems: Sequence[str]) -> None:
+            self.timings += [Timing(*one) for one in output[_TIMINGS]]
+
+    def tell(
+        self, kept: Sequence[Kept], problems: Sequence[str], timings: Sequence[Timing]
+    ) -> None:
         """In a worker, at its end: what it leaves, for a controller that has another ledger."""
-        if self._input is not None and (kept or problems):
+        if self._input is None:
+            return
+        self._config.workeroutput[_TIMINGS] = [  # type: ignore[attr-defined]
+            astuple(one) for one in timings
+        ]
+        if kept or problems:
             plain = [astuple(one) for one in kept]
             left = [*_ledger(), os.uname().nodename, plain, list(problems)]
             self._config.workeroutput[_LEFT] = left  # type: ignore[attr-defined]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,7 +65,11 @@ class Run:
                 found.append(line)
         return found
 
-    def assert_nothing_left(self) -> None:
+    def assert_nothing_left(self, within: float = 0.0) -> None:
+        """Seconds are for what a ``limactl delete`` leaves: its host agent's own ssh."""
+        deadline = time.monotonic() + within
+        while self.processes() and time.monotonic() < deadline:
+            time.sleep(0.1)
         assert self.instances() == []
         assert self.processes() == []
 
@@ -89,11 +94,24 @@ def runs() -> Iterator[Callable[..., Run]]:
             run.end()
 
 
-@pytest.fixture
-def a_run() -> Iterator[Callable[..., Run]]:
-    """Makes runs of a test."""
+@pytest.fixture(scope="session")
+def _all_runs() -> Iterator[Callable[..., Run]]:
     with runs() as make:
         yield make
+
+
+@pytest.fixture
+def a_run(_all_runs: Callable[..., Run]) -> Iterator[Callable[..., Run]]:
+    """Makes runs of a test. What one of another test has kept, they may wake up from."""
+    made: list[Run] = []
+
+    def make(*args: str) -> Run:
+        made.append(_all_runs(*args))
+        return made[-1]
+
+    yield make
+    for run in made:
+        run.end()
 
 
 @pytest.fixture(scope="module")

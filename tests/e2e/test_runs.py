@@ -42,7 +42,7 @@ def test_packages_of_a_monorepo_share_a_vm_which_is_stopped(a_run: Callable[...,
     # The summary's own command removes it.
     [command] = re.findall(r"To remove: +(.*)", output)
     subprocess.run(["sh", "-c", command], check=True, timeout=60)
-    run.assert_nothing_left()
+    run.assert_nothing_left(within=10)
 
 
 def test_packages_one_after_another_share_a_vm(a_run: Callable[..., Run]) -> None:
@@ -75,7 +75,7 @@ def test_a_failed_test_keeps_its_vm_and_shows_its_logs(
     assert said == "systemd\n"
     [remove] = re.findall(r"To remove: +(.*)", output)
     subprocess.run(["sh", "-c", remove], check=True, timeout=60)
-    run.assert_nothing_left()
+    run.assert_nothing_left(within=10)
 
 
 @pytest.mark.parametrize("phase", ["creating", "booting"])
@@ -83,7 +83,7 @@ def test_ctrl_c_during_a_boot_leaves_nothing(
     a_run: Callable[..., Run], tmp_path: Path, phase: str
 ) -> None:
     (tmp_path / "test_it.py").write_text("def test_it(lima): pass\n")
-    run = a_run(str(tmp_path), f"--rootdir={tmp_path}")
+    run = a_run(str(tmp_path), f"--rootdir={tmp_path}", "--lima-start=cold")
     process = run.start(tmp_path)
     assert process.stdout is not None
     for line in process.stdout:

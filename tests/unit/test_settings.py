@@ -18,7 +18,7 @@ GOOD = {
     "warm_budget": ("20GiB", 20.0), "keep": ("on-failure", "on-failure"),
     "teardown": ("stop", "stop"), "share": ("worker", "worker"), "max_vms": ("3", 3),
     "standby": ("2", 2), "reuse": ("on", True), "idle": ("60", 60.0), "recreate": ("2", 2),
-    "missing": ("skip", "skip"), "home": ("/h", "/h"),
+    "timings": ("on", True), "missing": ("skip", "skip"), "home": ("/h", "/h"),
     "limactl": ("/opt/limactl", "/opt/limactl"),
 }  # fmt: skip
 
