@@ -118,6 +118,7 @@ def test_it(lima_fresh, lima_settings, number):
     )
     result = pytester.runpytest("-v", "--lima-standby=1", "--lima-engine=docker",
                                 "--lima-max-vms=2")  # fmt: skip
+    result.stdout.no_fnmatch_line("*standby * is not used*")
     result.assert_outcomes(passed=3)
     assert result.stdout.str().count("taking the standby") == 2
     assert len({call.argv[-1] for call in fake_lima.calls("start")}) == 3
