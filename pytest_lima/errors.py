@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pytest_lima.guest.commands import CommandResult
 
 _SEEN_LIMIT = 600
+_KILLED = 128 + 9
 
 
 class LimaError(Exception):
@@ -129,6 +130,10 @@ class CommandError(LimaError):
             f"the command returned {result.returncode} after {result.duration:.1f} s",
             ran=result.command,
             seen=_tail(result.stderr) or _tail(result.stdout) or "no output",
+            remedy="it was killed; if by the guest's OOM killer, which its console tells, the VM "
+            "needs more memory"
+            if result.returncode == _KILLED
+            else None,
         )
         self.result = result
 

@@ -48,6 +48,7 @@ def show(*, as_json: bool) -> None:
 def prune(args: argparse.Namespace) -> int:
     """Remove all of it; a running VM holds its disk by a link of its own."""
     store = _store()
+    store.forgive()
     found = store.all()
     for golden in found:
         row = _row(golden)

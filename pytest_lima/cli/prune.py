@@ -25,7 +25,7 @@ def command(args: argparse.Namespace) -> int:
         removed = sweeper.named(record.name for record in records)
         failed = len(removed) < len(records)
     else:
-        removed = sweeper.orphans()
+        removed = list(sweeper.orphans())
         failed = any("could not be removed" in problem for problem in problems)
     for name in removed:
         print(json.dumps({"removed": name}) if args.json else f"removed {name}")

@@ -1,7 +1,7 @@
-"""A guest whose memory is kept, and one that wakes up from it under another name.
+"""A guest that is kept, and one that wakes up from its memory under another name.
 
-Both go through one root shell each: sudo and a shell cost a second on an emulated CPU that
-has just woken up.
+Keeping and waking go through one root shell each: sudo and a shell cost a second on an
+emulated CPU that has just woken up.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_lima.errors import ConnectionLostError, StartError
+from pytest_lima.errors import CommandError, ConnectionLostError, StartError
 from pytest_lima.guest import commands, readiness
 from pytest_lima.guest.ssh import Connection
 
@@ -87,6 +87,17 @@ echo "disk=$(dd if={_ON_DISK} bs=4096 count=1 iflag=direct 2>/dev/null)"
 echo "time=$(date -u +%s.%N)"
 """
 
+# systemd makes a new id at the next boot where the file is empty (machine-id(5)), unless D-Bus
+# still has the old one in a file of its own.
+_RETIRE = """\
+if [ -d /run/systemd/system ] && [ -s /etc/machine-id ]; then
+  : >/etc/machine-id
+  [ -L /var/lib/dbus/machine-id ] || rm -f /var/lib/dbus/machine-id
+fi
+sync
+systemctl poweroff || poweroff
+"""
+
 
 @dataclass(frozen=True)
 class Kept:
@@ -110,6 +121,22 @@ def keep(connection: Connection, hostname: str) -> Kept:
     kept = Kept(secrets.token_hex(16), hostname)
     commands.run(connection, ["sh", "-c", _KEEP, "sh", kept.token], user="root", timeout=_TIMEOUT)
     return kept
+
+
+def retire(connection: Connection) -> None:
+    """Shut a guest down whose disk is kept; returns when it has taken it.
+
+    At its next boot it gets a new machine id.
+
+    Raises:
+        CommandError: The guest can't.
+    """
+    try:
+        result = commands.run(connection, _RETIRE, user="root", timeout=_TIMEOUT, check=False)
+    except ConnectionLostError:
+        return  # it was on its way down already
+    if 0 < result.returncode <= 128:  # above, the guest's end has ended the shell too
+        raise CommandError(result)
 
 
 def wake(connection: Connection, kept: Kept, hostname: str, iid: str = "") -> None:

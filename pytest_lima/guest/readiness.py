@@ -167,6 +167,10 @@ def set_clock(connection: Connection) -> None:
         ReadyTimeoutError: It can't be set.
     """
     drift = _drift(connection)
+    if abs(drift) > _CLOCK_TOLERANCE:
+        # Asked again, as a connection's first command waits for its shell: on a slow machine
+        # that alone is seconds, and others may use this VM's clock.
+        drift = _drift(connection)
     late = 0.0  # how long sudo and a shell take to get to it, on a slow machine seconds
     for _ in range(_CLOCK_TRIES):
         if abs(drift) <= _CLOCK_TOLERANCE:

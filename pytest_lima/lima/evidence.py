@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pytest_lima.errors import LimaError
-from pytest_lima.lima import limactl, logs, paths
+from pytest_lima.lima import logs, messages, paths
 
 START_LOG = "limactl-start.log"
 
@@ -14,7 +14,7 @@ def cause(instance_dir: Path) -> str:
     """QEMU's own words, which Lima has in its log only, else limactl's; empty for none."""
     agent = logs.read(instance_dir / logs.HOST_AGENT)
     said = [line for line in agent.splitlines() if "qemu[stderr]" in line]
-    return limactl.messages(said[-3:]) or limactl.complaint_of(
+    return messages.texts(said[-3:]) or messages.complaint(
         logs.read(instance_dir / "pl" / START_LOG)
     )
 

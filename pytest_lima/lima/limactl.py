@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from pytest_lima.errors import (
     StartError,
     TemplateError,
 )
-from pytest_lima.lima import process
+from pytest_lima.lima import messages, process
 
 MINIMUM = (2, 0, 0)
 _QUICK = 60.0
@@ -147,8 +148,15 @@ class Limactl:
             StartError: It could not be made; what is left of it still has to be deleted.
         """
         done = self.run("create", f"--name={name}", *edits, str(template), timeout=timeout)
-        self._check(done, StartError, f"limactl could not create {name}",
-                    f"check the template's images and options; it was {template}")  # fmt: skip
+        remedy = f"check the template's images and options; it was {template}"
+        if "expected digest" in done.stderr:
+            downloads = _downloads(self.env)
+            remedy = f"correct the template's digest, or remove the download below {downloads}"
+        # Its exit status alone is no instance.
+        made = done.ok and (self.home / name / "lima.yaml").exists()
+        if not made:
+            raise StartError(f"limactl could not create {name}", ran=" ".join(done.argv),
+                             seen=complaint(done), remedy=remedy)  # fmt: skip
 
     def start(self, name: str, log: Path, timeout: float) -> process.Child:
         """Begin to start an instance, with limactl's output in ``log``.
@@ -244,37 +252,18 @@ def _remove(folder: Path) -> None:
     raise CleanupError(f"{folder} can't be removed", seen=problem, remedy=f"rm -rf {folder}")
 
 
+def _downloads(env: Mapping[str, str]) -> Path:
+    """Lima's cache (Go: os.UserCacheDir; Lima: pkg/downloader)."""
+    default = "~/Library/Caches" if sys.platform == "darwin" else env.get("XDG_CACHE_HOME")
+    return Path(default or "~/.cache", "lima/download").expanduser()
+
+
 def complaint(done: process.Completed) -> str:
     """What a failed limactl had to say, from its JSON log lines."""
     if done.returncode is None:
         return "it did not end in time and was killed"
-    return complaint_of(done.stderr) or done.stdout.strip() or f"exit status {done.returncode}"
-
-
-def complaint_of(log: str) -> str:
-    """The errors in limactl's JSON log lines, or its last line where there are none."""
-    lines = [line for line in log.splitlines() if line.strip()]
-    bad = [line for line in lines if _entry(line).get("level") in ("fatal", "error")]
-    return messages(bad or lines[-1:])
-
-
-def messages(lines: Sequence[str]) -> str:
-    """The texts of JSON log lines; a line that is none stays as it is."""
-    return "\n".join(str(_entry(line).get("msg", line)) for line in lines)
-
-
-def told(log: str, lines: int) -> str:
-    """The last texts of a JSON log that are more than debugging."""
-    kept = [line for line in log.splitlines() if _entry(line).get("level") != "debug"]
-    return messages(kept[-lines:])
-
-
-def _entry(line: str) -> Mapping[str, Any]:
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return {}
-    return entry if isinstance(entry, dict) else {}
+    said = messages.complaint(done.stderr) or done.stdout.strip()
+    return said or f"exit status {done.returncode}"
 
 
 def _parse_info(line: str) -> InstanceInfo | None:

@@ -19,6 +19,9 @@ from pytest_lima.lima.identity import Identity
 _INTERVAL = 0.5
 _ANSWER_TIMEOUT = 2.0
 _SCAN_LIMIT = 256 * 1024
+# How often the kernel's OOM killer has struck, in any control group; Linux has it from 4.13 on.
+_COUNTERS = Path("/proc/vmstat")
+_OOM_KILLS = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
 _PANIC = re.compile(rb"Kernel panic - not syncing[^\r\n]*")
 
 
@@ -36,13 +39,16 @@ class Vitals:
         self._console = logs.console(folder)
         self._scanned = _size(self._console)
         self._panic = ""
+        self._oom_kills = _oom_kills()
         self._lock = threading.Lock()
 
     def cause_of_death(self) -> str | None:
         """Why the instance is dead; None while it lives."""
         for what, process in self._processes.items():
             if not process.alive():
-                return f"the {what}'s process {process.pid} is gone"
+                struck = _oom_kills() > self._oom_kills
+                hint = "; this host's OOM killer has struck meanwhile" if struck else ""
+                return f"the {what}'s process {process.pid} is gone{hint}"
         if "VM" not in self._processes:
             return "it has no process"
         return self._panic or None
@@ -132,6 +138,14 @@ def _process(folder: Path, files: tuple[str, ...]) -> Identity | None:
         if found is not None:
             return found
     return None
+
+
+def _oom_kills() -> int:
+    try:
+        found = _OOM_KILLS.search(_COUNTERS.read_text())
+    except OSError:
+        return 0
+    return int(found[1]) if found else 0
 
 
 def _size(path: Path) -> int:

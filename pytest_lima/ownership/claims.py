@@ -16,15 +16,13 @@ from pytest_lima.lima import paths
 from pytest_lima.lima.identity import Identity, this_process
 from pytest_lima.lima.limactl import Limactl
 from pytest_lima.observer import Observer
-from pytest_lima.ownership import failures
+from pytest_lima.ownership import failures, keeping
 from pytest_lima.ownership.ledger import Ledger
 from pytest_lima.ownership.record import ENDING, FAILED, READY, STARTING, Record
 from pytest_lima.ownership.run import Run
 from pytest_lima.settings import Settings
 
 _LOOK = 0.1
-# A VM that is left for the next run, with nobody having said for how long.
-_REUSE_IDLE = 1800.0
 
 SHARED = "shared"
 KEEP = "keep"
@@ -144,6 +142,7 @@ class Claims:
             if time.monotonic() > deadline:
                 self.drop(record.name)
                 raise failures.waited_too_long(now, seconds, phase)
+            # Files of another process, its phases among them: no lock would tell of all that.
             time.sleep(_LOOK)
 
     def ready(self, name: str) -> None:
@@ -169,8 +168,8 @@ class Claims:
                 self._ledger.write(replace(record, state=ENDING))
                 return DELETE
             record = replace(record, state=FAILED, failed=True, failure=failures.to_plain(error))
-            keep = self._wanted(record)
-            self._ledger.write(self._kept(record) if keep else record)
+            keep = keeping.wanted(record, self._settings)
+            self._ledger.write(keeping.kept(record, self._settings) if keep else record)
             return KEEP if keep else DELETE
 
     def settle(self, name: str) -> None:
@@ -197,8 +196,8 @@ class Claims:
             if record.holders or self._others_may_want(record, mine):
                 self._ledger.write(record)
                 return SHARED
-            if record.state != FAILED and self._wanted(record):
-                self._ledger.write(self._kept(record))
+            if record.state != FAILED and keeping.wanted(record, self._settings):
+                self._ledger.write(keeping.kept(record, self._settings))
                 return KEEP
             self._ledger.write(replace(record, state=ENDING, starter=mine))
             return DELETE
@@ -263,16 +262,3 @@ class Claims:
             return False
         others = [one for one in self._ledger.members(self._run.id) if one != mine]
         return self._settings.share == "run" and bool(others)
-
-    def _wanted(self, record: Record) -> bool:
-        """Whether it is to be left behind."""
-        if self._settings.teardown == "stop" and record.state == READY:
-            return True
-        keep = self._settings.keep_between_runs
-        return keep == "always" or (keep == "on-failure" and record.failed)
-
-    def _kept(self, record: Record) -> Record:
-        idle = self._settings.idle
-        if idle is None and self._settings.reuse:
-            idle = _REUSE_IDLE
-        return replace(record, keep=True, idle=idle, used=time.time())

@@ -217,8 +217,8 @@ class Pool:
     def _prepare(self) -> None:
         """Before anything is made: a reaper watches over us, and the dead's are gone."""
         self._guard.call()
-        for name in self._sweeper.orphans():
-            self._observer.warn(f"removed {name}, which a killed run had left")
+        for name, why in self._sweeper.orphans().items():
+            self._observer.warn(f"removed {name}, {why}")
         if not self._swept:
             self._swept = True
             for path, problem in self._ledger.unreadable().items():

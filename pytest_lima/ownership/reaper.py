@@ -74,8 +74,8 @@ def _await_end(parent: Identity) -> bool:
 def _sweep(ledger: Ledger, sweeper: Sweeper) -> None:
     """A few tries: a worker that was killed with its controller may end a moment later."""
     for _ in range(_TRIES):
-        for name in sweeper.orphans():
-            _log.warning("removed %s", name)
+        for name, why in sweeper.orphans().items():
+            _log.warning("removed %s, %s", name, why)
         if not any(not one.owner.alive() and not one.keep for one in ledger.records()):
             return
         time.sleep(_LOOK)

@@ -28,34 +28,23 @@ class Sweeper:
         self._environ = environ
         self._warn = warn
 
-    def orphans(self) -> list[str]:
+    def orphans(self) -> dict[str, str]:
         """Delete what nobody will ever want: owner and users dead, not kept, or idle too long.
 
         Returns:
-            The names of what was deleted.
+            Of what was deleted, by name, a clause that says why: ``which …``.
         """
-        return self._end_all(lambda record: self._is_orphan(record) or _is_idle(record))
-
-    def of_run(self, run: str) -> list[str]:
-        """Delete what a run that is over has left, unless it is kept or others use it."""
-        mine = this_process()
-        return self._end_all(
-            lambda record: (
-                record.run == run
-                and not record.keep
-                and not [one for one in record.holders if one != mine]
-                and not self._ledger.members(run)
-            )
-        )
+        return self._end_all(self._why_orphaned)
 
     def named(self, names: Iterable[str]) -> list[str]:
         """Delete these, whoever they belong to; not what lives in another container."""
         wanted = set(names)
-        return self._end_all(
-            lambda record: (
-                record.name in wanted and not (record.owner.elsewhere and _may_live(record))
-            )
-        )
+
+        def why(record: Record) -> str:
+            lives_elsewhere = record.owner.elsewhere and _may_live(record)
+            return "which was asked for" if record.name in wanted and not lives_elsewhere else ""
+
+        return list(self._end_all(why))
 
     def end(self, record: Record) -> None:
         """Delete one that was taken for ending by this process.
@@ -67,30 +56,37 @@ class Sweeper:
         removal.remove_for_good(limactl, record.name, self._warn)
         self._ledger.forget(record.name)
 
-    def _end_all(self, wanted: Callable[[Record], bool]) -> list[str]:
+    def _end_all(self, why: Callable[[Record], str]) -> dict[str, str]:
+        """Delete those for which there is a reason; the reasons of those that are gone."""
         mine = this_process()
         with self._ledger.lock():
-            taken = [record for record in self._ledger.records() if wanted(record)]
-            for record in taken:
+            taken = [(record, reason) for record in self._ledger.records()
+                     if (reason := why(record))]  # fmt: skip
+            for record, _ in taken:
                 self._ledger.write(replace(record, state=ENDING, starter=mine))
-        ended = []
-        for record in taken:
+        ended = {}
+        for record, reason in taken:
             try:
                 self.end(record)
             except (LimaError, OSError) as error:
                 self._warn(f"{record.name} could not be removed: {error}")
             else:
-                ended.append(record.name)
+                ended[record.name] = reason
         return ended
 
-    def _is_orphan(self, record: Record) -> bool:
+    def _why_orphaned(self, record: Record) -> str:
+        if _is_idle(record):
+            return f"which nobody had used for {record.idle:g} s"
         if record.owner.elsewhere and _may_live(record):
-            return False
+            return ""
+        if record.keep and record.state != ENDING:
+            deleted = not (Path(record.home) / record.name).exists()
+            return "which somebody had deleted" if deleted and not record.holders else ""
+        return "which a killed run had left" if self._is_left(record) else ""
+
+    def _is_left(self, record: Record) -> bool:
         if record.state == ENDING:
             return not record.starter.alive()
-        if record.keep:
-            # Somebody deleted it by hand: only the record is left to remove.
-            return not record.holders and not (Path(record.home) / record.name).exists()
         return not (record.holders or record.owner.alive() or self._ledger.members(record.run))
 
 

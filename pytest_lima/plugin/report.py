@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_lima.errors import LimaError
-from pytest_lima.lima import limactl, logs
+from pytest_lima.lima import logs, messages
 from pytest_lima.plugin import timings
 from pytest_lima.plugin.session import LimaSession
 
@@ -68,7 +68,7 @@ def _users_line(item: pytest.Item, call: pytest.CallInfo[None]) -> str:
 def _evidence(machine: Instance) -> list[tuple[str, str]]:
     texts = {
         "console": logs.last(logs.console_text(machine.dir), _TAIL),
-        "host agent": limactl.told(logs.read(machine.dir / logs.HOST_AGENT), _TAIL),
+        "host agent": messages.told(logs.read(machine.dir / logs.HOST_AGENT), _TAIL),
         "cloud-init": _cloud_init_log(machine),
     }
     return [(f"lima {name} of {machine.name}", text) for name, text in texts.items() if text]

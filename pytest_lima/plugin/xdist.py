@@ -163,7 +163,7 @@ class Workers:
         ledger = Ledger()
         deadline = time.monotonic() + _LEAVE_TIMEOUT
         while ledger.members(self._id) and time.monotonic() < deadline:
-            time.sleep(0.05)
+            time.sleep(0.05)  # they leave some time before they end, which could be waited for
 
 
 class Boots:

@@ -1,1 +1,1 @@
-"""Warm start: ready VMs whose memory and disk are kept, and new VMs that wake up from them."""
+"""Warm start: ready VMs that are kept, and new VMs that wake up from them or boot clones."""

@@ -22,26 +22,23 @@ from pytest_lima.lima.template import FilledTemplate
 # have kept is not used any more.
 RECIPE = 3
 
-_UNFIT = {
+_UNFIT = {"additionalDisks": "it has additional disks", "tpm": "it has a TPM"}
+_UNFIT_MEMORY = {
     "mounts": "it mounts directories of this host",  # 9p and virtiofs block migration
     "networks": "its networks reach other processes of this host",
-    "additionalDisks": "it has additional disks",
-    "tpm": "it has a TPM",
     "gpu": "it has a GPU",
 }
 
 
-def unfit_host(host: Host, edits: Sequence[str]) -> str | None:
-    """Why nothing on this host can be kept; None if something can."""
-    if host.vmtype != "qemu":
-        return f"Lima's driver {host.vmtype} can't keep a VM's memory, only QEMU can"
+def unfit_edits(edits: Sequence[str]) -> str | None:
+    """Why nothing that is made with these edits can be kept; None if something can."""
     if any("image" in edit for edit in edits):
         return "--lima-set or --lima-param changes the images, so their files aren't known"
     return None
 
 
 def unfit_machine(folder: Path, config: Mapping[str, Any], keys: HostKeys) -> str | None:
-    """Why this running instance can't be kept; None if it can.
+    """Why this running instance can't be kept, not even its disk; None if it can.
 
     Args:
         folder: The instance's.
@@ -55,30 +52,44 @@ def unfit_machine(folder: Path, config: Mapping[str, Any], keys: HostKeys) -> st
             return problem
     if (config.get("os") or "Linux") != "Linux":
         return "its system is not Linux"
-    if not (folder / "qmp.sock").is_socket():
+    if config.get("vmType") != "vz" and not (folder / "qmp.sock").is_socket():
         return "its QEMU has no QMP socket"
     if not (folder / "disk").is_file() or (folder / "iso").exists():
         return "its disk is not the only one, or not where Lima 2.1 and later have it"
     return None
 
 
+def unfit_memory(config: Mapping[str, Any]) -> str | None:
+    """Why an instance with this lima.yaml can be kept by its disk alone; None if it needn't."""
+    if config.get("vmType") == "vz":
+        return "Lima's driver vz can't keep a VM's memory, only QEMU can"
+    return next((problem for key, problem in _UNFIT_MEMORY.items() if config.get(key)), None)
+
+
 def key(host: Host, filled: FilledTemplate) -> str:
     """A hash of everything that decides what a kept machine is and whether it can wake up."""
     environ = host.limactl.env
-    qemu = shutil.which(qemu_binary(host.arch), path=environ.get("PATH")) or ""
     decisive = [
         RECIPE,
         filled.key,
         host.version,
+        host.vmtype,
         host.arch,
         host.accelerator.name,
         sorted(item for item in environ.items() if item[0].startswith("QEMU_SYSTEM_")),
-        _identity(Path(qemu).resolve()),
+        _hypervisor(host),
         *_processor(),
         *_image(filled.images),
         *_defaults(host.limactl.home / "_config"),
     ]
     return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:32]
+
+
+def _hypervisor(host: Host) -> list[object]:
+    if host.vmtype != "qemu":
+        return [platform.platform()]  # it is a part of macOS
+    path = host.limactl.env.get("PATH")
+    return _identity(Path(shutil.which(qemu_binary(host.arch), path=path) or "").resolve())
 
 
 def _processor() -> Iterator[object]:

@@ -67,7 +67,7 @@ class Snapshots:
 
     def _take(self, booted: Booted, key: str) -> Golden:
         info = booted.info
-        problem = fit.unfit_host(self._host, ()) or fit.unfit_machine(
+        problem = fit.unfit_memory(info.config) or fit.unfit_machine(
             info.dir, info.config, booted.keys
         )
         if problem is not None:

@@ -1,5 +1,8 @@
 """How an instance is started: woken up from a kept one if there is one, else cold, and kept.
 
+What is kept by its disk alone has to be shut down for it, so that the first start ends as all
+later ones do: with the boot of a clone.
+
 Warm start is never in the way: whatever fails about it leads to a cold start with one warning,
 unless it was asked for by name.
 """
@@ -11,19 +14,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pytest_lima.boot import Boot, Booted
-from pytest_lima.errors import HostError, InstanceDiedError, LimaError, StartError
+from pytest_lima.errors import (
+    HostError,
+    InstanceDiedError,
+    LimaError,
+    ProvisionError,
+    StartError,
+)
 from pytest_lima.guest.readiness import Waiting
 from pytest_lima.lima import evidence
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.template import FilledTemplate
 from pytest_lima.observer import Observer
-from pytest_lima.warm import fit
+from pytest_lima.warm import clone, fit
 from pytest_lima.warm.bake import bake
 from pytest_lima.warm.resume import Resume
 from pytest_lima.warm.store import Golden, Store
 
+Started = tuple[Boot, Booted]
 Then = Callable[[Booted], None]
-Cold = Callable[[Then], tuple[Boot, Booted]]
+Cold = Callable[[Then], Started]
 
 _GIB = 1024**3
 _PORT_TRIES = 2
@@ -57,7 +67,7 @@ class Order:
     delete: Callable[[], None]
 
 
-def start(order: Order) -> tuple[Boot, Booted]:
+def start(order: Order) -> Started:
     """Start it and make it ready.
 
     Raises:
@@ -65,33 +75,46 @@ def start(order: Order) -> tuple[Boot, Booted]:
     """
     if order.mode == "cold":
         return order.cold(_nothing)
-    problem = fit.unfit_host(order.host, order.edits)
-    if problem is not None:
-        if order.mode == "warm":
-            raise HostError("there is no warm start here", seen=problem,
-                            remedy="take --lima-start=auto or cold")  # fmt: skip
-        return order.cold(_nothing)
     store = Store(order.host.limactl.home)
     key = fit.key(order.host, order.filled)
+    problem = fit.unfit_edits(order.edits) or store.refused(key)
+    if problem is not None:
+        if order.mode == "warm":
+            raise _no_warm_start(order, problem)
+        return order.cold(_nothing)
     golden = store.find(key)
     if golden is None:
-        with store.building(key, lambda done: _await(order, done)):
-            golden = store.find(key)
-            if golden is None:
-                return _cold_and_kept(order, store, key)
+        made = _first(order, store, key)
+        if not isinstance(made, Golden):
+            return made
+        golden = made
     try:
         return wake_up(order, golden)
     except (LimaError, OSError) as error:
         store.remove(golden)
+        if golden.disk_only and isinstance(error, ProvisionError):
+            store.refuse(key, f"its clone did not become ready: {_reason(error)}")
         if order.mode == "warm":
             raise
         order.observer.warn(f"{order.name} could not wake up and starts cold: {_reason(error)}")
     order.delete()
+    if golden.disk_only:
+        return order.cold(_nothing)  # the next start keeps it anew
+    made = _first(order, store, key, anew=True)
+    return wake_up(order, made) if isinstance(made, Golden) else made
+
+
+def _first(order: Order, store: Store, key: str, *, anew: bool = False) -> Started | Golden:
+    """The cold start that others are spared; what was kept if it has yet to be started.
+
+    With ``anew``, whatever another run may have kept meanwhile.
+    """
     with store.building(key, lambda done: _await(order, done)):
-        return _cold_and_kept(order, store, key)
+        golden = None if anew else store.find(key)
+        return golden or _cold_and_kept(order, store, key)
 
 
-def wake_up(order: Order, golden: Golden) -> tuple[Boot, Booted]:
+def wake_up(order: Order, golden: Golden) -> Started:
     """Wake it up from a kept machine, whatever the mode; there is no way back to a cold start.
 
     Raises:
@@ -108,7 +131,11 @@ def wake_up(order: Order, golden: Golden) -> tuple[Boot, Booted]:
     return _woken(order, golden)
 
 
-def _woken(order: Order, golden: Golden) -> tuple[Boot, Booted]:
+def _woken(order: Order, golden: Golden) -> Started:
+    if golden.disk_only:
+        booting = clone.Clone(order.host, order.name, order.filled, order.timeout, order.observer)
+        booting.lay_out(golden)
+        return booting, booting.start()
     resume = Resume(order.host, order.name, order.filled, order.timeout, order.observer, golden)
     try:
         resume.lay_out()
@@ -117,34 +144,68 @@ def _woken(order: Order, golden: Golden) -> tuple[Boot, Booted]:
         resume.close()
 
 
-def _cold_and_kept(order: Order, store: Store, key: str) -> tuple[Boot, Booted]:
-    """The cold start that others are spared."""
+def _cold_and_kept(order: Order, store: Store, key: str) -> Started | Golden:
+    by_disk = False
 
     def keep(booted: Booted) -> None:
+        nonlocal by_disk
         try:
-            _keep(order, booted, store, key)
+            by_disk = _keep(order, booted, store, key)
         except (LimaError, OSError) as error:
             if order.mode == "warm" or isinstance(error, InstanceDiedError):
                 raise
-            order.observer.warn(
-                f"{order.name} could not be kept, so the next start is cold too: {_reason(error)}"
-            )
+            _warn_not_kept(order, error)
 
-    return order.cold(keep)
+    boot, booted = order.cold(keep)
+    return _shut_down_and_kept(order, booted, store, key) if by_disk else (boot, booted)
 
 
-def _keep(order: Order, booted: Booted, store: Store, key: str) -> None:
+def _keep(order: Order, booted: Booted, store: Store, key: str) -> bool:
+    """Keep its memory and disk as it runs; whether it has to be shut down for it instead."""
     problem = fit.unfit_machine(booted.info.dir, booted.info.config, booted.keys)
     if problem is not None:
         if order.mode == "warm":
-            raise HostError(f"{order.name} can't be kept for warm starts", seen=problem,
-                            remedy="take --lima-start=auto or cold")  # fmt: skip
-        return
+            raise _no_warm_start(order, problem)
+        return False
+    if fit.unfit_memory(booted.info.config) is not None:
+        return True
     order.observer.phase(order.name, "being kept for warm starts")
     with store.half(key) as folder:
         golden = bake(booted, order.host.limactl.env, folder, key, order.source)
         store.publish(golden)
     store.shrink(int(order.budget * _GIB), keep=key)
+    return False
+
+
+def _shut_down_and_kept(order: Order, booted: Booted, store: Store, key: str) -> Started | Golden:
+    """Keep its disk; if that fails, a cold start of what was shut down."""
+    order.observer.phase(order.name, "being shut down, to be kept for warm starts")
+    try:
+        clone.shut_down(booted, order.host.limactl)
+        with store.half(key) as folder:
+            golden = store.publish(clone.bake(booted, folder, key, order.source))
+    except (LimaError, OSError) as error:
+        if order.mode == "warm":
+            raise
+        _warn_not_kept(order, error)
+        order.delete()
+        return order.cold(_nothing)
+    finally:
+        booted.close()
+    store.shrink(int(order.budget * _GIB), keep=key)
+    order.delete()
+    return golden
+
+
+def _no_warm_start(order: Order, problem: str) -> HostError:
+    return HostError(f"{order.name} can't be kept for warm starts", seen=problem,
+                     remedy="take --lima-start=auto or cold")  # fmt: skip
+
+
+def _warn_not_kept(order: Order, error: BaseException) -> None:
+    order.observer.warn(
+        f"{order.name} could not be kept, so the next start is cold too: {_reason(error)}"
+    )
 
 
 def _nothing(_: Booted) -> None:

@@ -21,9 +21,10 @@ from pathlib import Path
 
 from pytest_lima.guest.identity import Kept
 
-_RECORD = "golden.json"
+RECORD = "golden.json"
 _HALF = ".half-"
 _GONE = ".gone-"
+_REFUSED = ".refused"
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Golden:
         layer: Name of the disk file that new disks lie on.
         layer_format: ``qcow2`` or ``raw``.
         booted_as: The instances that it has booted as, in that order.
+        disk_only: Whether it was shut down and is booted, as its memory can't be kept.
     """
 
     folder: Path
@@ -53,6 +55,7 @@ class Golden:
     layer: str
     layer_format: str
     booted_as: tuple[str, ...]
+    disk_only: bool = False
 
     @property
     def state(self) -> Path:
@@ -62,7 +65,7 @@ class Golden:
     @property
     def used(self) -> float:
         """When it was made or last used, seconds since the epoch."""
-        return (self.folder / _RECORD).stat().st_mtime
+        return (self.folder / RECORD).stat().st_mtime
 
     @property
     def size(self) -> int:
@@ -87,7 +90,7 @@ class Store:
         golden = _read(self._folder / key)
         if golden is not None:
             try:
-                os.utime(golden.folder / _RECORD)
+                os.utime(golden.folder / RECORD)
             except FileNotFoundError:
                 return None  # removed just now
         return golden
@@ -129,7 +132,7 @@ class Store:
         half = golden.folder
         whole = replace(golden, folder=self._folder / golden.key)
         record = {**asdict(golden), "folder": "", "made": time.time()}
-        (half / _RECORD).write_text(json.dumps(record))
+        (half / RECORD).write_text(json.dumps(record))
         for file in half.iterdir():
             file.chmod(0o400)
         self.remove(whole)
@@ -144,6 +147,22 @@ class Store:
         except FileNotFoundError:
             return
         shutil.rmtree(gone, ignore_errors=True)
+
+    def refuse(self, key: str, reason: str) -> None:
+        """Note that a machine of this key is not to be kept, as that has turned out not to work."""
+        (self._folder / f"{key}{_REFUSED}").write_text(reason)
+
+    def refused(self, key: str) -> str | None:
+        """Why a machine of this key is not to be kept; None if nothing speaks against it."""
+        try:
+            return (self._folder / f"{key}{_REFUSED}").read_text()
+        except FileNotFoundError:
+            return None
+
+    def forgive(self) -> None:
+        """Forget all that was refused."""
+        for file in self._folder.glob(f"*{_REFUSED}"):
+            file.unlink(missing_ok=True)
 
     def shrink(self, budget: int, keep: str = "") -> list[Golden]:
         """Remove what was used longest ago until ``budget`` bytes hold the rest.
@@ -188,7 +207,7 @@ def _read(folder: Path) -> Golden | None:
     if "." in folder.name:
         return None
     try:
-        record = json.loads((folder / _RECORD).read_text())
+        record = json.loads((folder / RECORD).read_text())
         del record["made"]
         known = {"folder": folder, "kept": Kept(**record["kept"]),
                  "booted_as": tuple(record["booted_as"])}  # fmt: skip

@@ -35,8 +35,12 @@ need_tools() {
 	[[ -z $missing ]] || install_packages $missing
 }
 
+can_install() {
+	((EUID == 0)) && command -v apt-get >/dev/null
+}
+
 install_packages() {
-	if ((EUID != 0)) || ! command -v apt-get >/dev/null; then
+	if ! can_install; then
 		die "missing on this machine: $*
   Debian and Ubuntu: sudo apt-get install --no-install-recommends $*"
 	fi

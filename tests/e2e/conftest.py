@@ -45,7 +45,7 @@ class Run:
         """Interrupt it, should it still run because a test of ours failed."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
-            self.process.communicate(timeout=60)
+            print(self.process.communicate(timeout=60)[0])
 
     def finish(self, cwd: Path = PROJECT) -> tuple[int, str]:
         process = self.start(cwd)
@@ -65,13 +65,25 @@ class Run:
                 found.append(line)
         return found
 
+    def await_file(self, path: Path, seconds: float) -> None:
+        """Until its test has made ``path``: what it prints, a pipe holds back."""
+        process = self.process
+        assert process is not None
+        deadline = time.monotonic() + seconds
+        while not path.exists():
+            if process.poll() is not None or time.monotonic() > deadline:
+                self.end()
+                raise AssertionError(f"no {path} within {seconds} s, or before its end")
+            time.sleep(0.05)
+
     def assert_nothing_left(self, within: float = 0.0) -> None:
-        """Seconds are for what a ``limactl delete`` leaves: its host agent's own ssh."""
+        """Seconds are for the reaper, and for what a ``limactl delete`` leaves: an ssh."""
         deadline = time.monotonic() + within
-        while self.processes() and time.monotonic() < deadline:
+        while time.monotonic() < deadline and (self.instances() or self.processes()):
             time.sleep(0.1)
         assert self.instances() == []
         assert self.processes() == []
+        assert not list(self.home.glob("pl-*"))
 
 
 @contextmanager

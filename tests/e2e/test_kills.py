@@ -2,7 +2,7 @@
 
 Nothing boots from an empty disk, so a run is killed while it makes and starts its VM, at a
 fraction of what a guest costs. With ``ssh`` replaced by one that always succeeds, Lima takes
-the VM for ready. ``KILLS`` in the environment is the number of kills.
+the VM for ready. ``PYTEST_LIMA_KILLS`` in the environment is the number of kills.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import pytest
 if TYPE_CHECKING:
     from conftest import Run
 
-KILLS = int(os.environ.get("KILLS", "12"))
+KILLS = int(os.environ.get("PYTEST_LIMA_KILLS", "12"))
 SSH = '#!/bin/sh\ncase "$*" in *-V*) echo OpenSSH_9.2p1 >&2;; esac\nexit 0\n'
 
 
@@ -55,14 +55,6 @@ def reapers_of(pid: int) -> list[psutil.Process]:
             and str(pid) in one.info["cmdline"]]  # fmt: skip
 
 
-def nothing_left(run: Run, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and (run.instances() or run.processes()):
-        time.sleep(0.1)
-    run.assert_nothing_left()
-    assert not [path for path in run.home.iterdir() if path.name.startswith("pl-")]
-
-
 def test_kills_at_random_moments_leave_nothing(
     a_run: Callable[..., Run], empty_disk: Path, tmp_path: Path
 ) -> None:
@@ -77,8 +69,8 @@ def test_kills_at_random_moments_leave_nothing(
         process.kill()
         process.communicate()
         if chance.random() < 0.1:
-            nothing_left(run, 15)
-    nothing_left(run, 15)
+            run.assert_nothing_left(15)
+    run.assert_nothing_left(15)
 
 
 def test_what_a_killed_reaper_leaves_goes_with_the_next_run(
@@ -115,4 +107,4 @@ def test_what_a_killed_reaper_leaves_goes_with_the_next_run(
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 143, output
     assert "which a killed run had left" in output
-    nothing_left(run, 1)
+    run.assert_nothing_left(1)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +16,8 @@ import pytest
 
 if TYPE_CHECKING:
     from conftest import Run
+
+KILLS_WHEN_READY = int(os.environ.get("PYTEST_LIMA_KILLS_WHEN_READY", "3"))
 
 # What a run sees of its VMs, left in a file for the test that started the run.
 SEES = """
@@ -216,6 +220,29 @@ def test_a_run_killed_while_it_wakes_a_vm_up_leaves_nothing(
     assert "waking up" in output and "booting" not in output
     assert len(kept(run)) == 1
     run.assert_nothing_left()
+
+
+def test_runs_killed_with_a_whole_guest_leave_nothing(
+    again: Callable[..., Run], tmp_path: Path
+) -> None:
+    """``PYTEST_LIMA_KILLS_WHEN_READY`` in the environment is the number of kills."""
+    (tmp_path / "test_it.py").write_text(
+        "def test_it(lima, lima_docker_host, pytestconfig):\n"
+        "    (pytestconfig.rootpath / 'inside').touch()\n"
+        "    lima.run('sleep 60', timeout=90)\n"
+    )
+    inside = tmp_path / "inside"
+    chance = random.Random(5)
+    for _ in range(KILLS_WHEN_READY):
+        run = again(str(tmp_path), f"--rootdir={tmp_path}")
+        process = run.start(tmp_path)
+        run.await_file(inside, 300)  # all but the first have a guest that wakes up
+        inside.unlink()
+        time.sleep(chance.uniform(0, 2))
+        assert process.poll() is None
+        process.kill()
+        process.communicate(timeout=15)  # nobody holds its output open
+        run.assert_nothing_left(within=15)
 
 
 def test_a_run_killed_while_it_keeps_a_snapshot_leaves_nothing(

@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
+import importlib
 
 import pytest
-
-# By its path: with import mode importlib there is no package to import it from.
-_SPEC = importlib.util.spec_from_file_location(
-    "fake_lima_fixtures", Path(__file__).parents[1] / "fake" / "fixtures.py"
-)
-assert _SPEC is not None
-assert _SPEC.loader is not None
-_MODULE = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(_MODULE)
-
-fake_lima = _MODULE.fake_lima
+from fakelima.fixtures import fake_lima as fake_lima
 
 # pytester takes modules back out that a run in this process has imported. These can't be
 # imported twice (cryptography's Rust part), or cost more than the run.

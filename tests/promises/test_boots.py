@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 
 import pytest
@@ -59,11 +61,33 @@ def test_26_an_image_that_can_not_be_had_is_named_and_not_tried_again(fake_lima)
     fake_lima.assert_clean()
 
 
+def test_26_nor_one_that_is_not_what_its_digest_says(fake_lima):
+    fake_lima.scenario("ok", create_error="expected digest `sha256:aa`, got `sha256:bb`")
+    text = refused(StartError)
+    assert "got `sha256:bb`" in text
+    assert f"{fake_lima.env['XDG_CACHE_HOME']}/lima/download" in text or sys.platform == "darwin"
+    assert len(fake_lima.calls("create")) == 1
+    assert not [call for call in fake_lima.calls() if call.command in ("prune", "factory-reset")]
+    fake_lima.assert_clean()
+
+
 def test_27_no_limactl_or_an_old_one(fake_lima, monkeypatch):
     fake_lima.scenario("old-version")
     assert "install Lima 2.2" in refused(LimactlVersionError)
     monkeypatch.setenv("PYTEST_LIMA_LIMACTL", "/nowhere/limactl")
     assert "https://lima-vm.io" in refused(LimactlMissingError)
+    fake_lima.assert_clean()
+
+
+def test_27_root_and_a_machine_without_qemu(fake_lima, monkeypatch):
+    monkeypatch.setenv("PYTEST_LIMA_ACCEL", "kvm")
+    fake_lima.scenario("broken-accelerator")
+    assert "--lima-accel=auto" in refused(HostError)
+    (fake_lima.dir / "bin" / "qemu-img").unlink()
+    monkeypatch.setenv("PATH", str(fake_lima.dir / "bin"))
+    assert "install QEMU" in refused(HostError)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert "run pytest as an ordinary user" in refused(HostError)
     fake_lima.assert_clean()
 
 
@@ -96,6 +120,23 @@ def test_29_a_home_that_is_too_long_is_measured(fake_lima, monkeypatch):
     text = refused(HostError)
     assert "is too long by" in text
     assert "--lima-home" in text
+    fake_lima.assert_clean()
+
+
+def test_29_one_that_can_not_be_used_is_told(fake_lima, monkeypatch):
+    (fake_lima.dir / "file").touch()
+    monkeypatch.setenv("PYTEST_LIMA_HOME", str(fake_lima.dir / "file"))
+    text = refused(HostError)
+    assert "can't be used" in text
+    assert "--lima-home" in text
+
+
+def test_29_a_symlink_to_one_works(fake_lima, monkeypatch):
+    fake_lima.home.mkdir()
+    (fake_lima.dir / "link").symlink_to(fake_lima.home)
+    monkeypatch.setenv("PYTEST_LIMA_HOME", str(fake_lima.dir / "link"))
+    with lima_instance(engine="docker") as vm:
+        assert vm.run("echo hello").stdout == "hello\n"
     fake_lima.assert_clean()
 
 

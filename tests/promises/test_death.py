@@ -1,4 +1,4 @@
-"""Promises 8 to 10: a VM that dies is noticed, by what waits for it too."""
+"""Promises 8 to 10 and 36: a VM that dies is noticed, by what waits for it too."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from pytest_lima import InstanceDiedError, lima_instance
+from pytest_lima import CommandError, InstanceDiedError, lima_instance
 
 
 def hit(fake_lima, name: str, pidfile: str) -> None:
@@ -135,4 +135,25 @@ def test_09_one_new_vm_for_all_workers(pytester, fake_lima):
     result = pytester.runpytest_subprocess("-n2", "--dist=loadgroup", "--lima-recreate=1")
     result.assert_outcomes(passed=8)
     assert len(fake_lima.calls("create")) == 2
+    fake_lima.assert_clean()
+
+
+def test_36_an_oom_kill_of_this_host_is_told(fake_lima, tmp_path, monkeypatch):
+    """The kernel's counter is a file here."""
+    counters = tmp_path / "vmstat"
+    counters.write_text("oom_kill 7\n")
+    monkeypatch.setattr("pytest_lima.lima.vitals._COUNTERS", counters)
+    with lima_instance() as vm:
+        counters.write_text("oom_kill 8\n")
+        fake_lima.crash(vm.name)
+        with pytest.raises(InstanceDiedError, match="this host's OOM killer has struck") as caught:
+            vm.run("true")
+    assert len(str(caught.value).splitlines()) <= 5
+    fake_lima.assert_clean()
+
+
+def test_36_so_is_what_may_be_one_in_the_guest(fake_lima):
+    with lima_instance() as vm:
+        with pytest.raises(CommandError, match="the VM needs more memory"):
+            vm.run("sh -c 'kill -KILL $$'")
     fake_lima.assert_clean()

@@ -178,6 +178,29 @@ def test_19_a_stubborn_one_too(pytester, fake_lima):
     fake_lima.assert_clean()
 
 
+CLOCK_JUMPS = """
+    import itertools, time
+    real, jump = time.time, itertools.cycle([0, 3600, -3600])
+    time.time = lambda: real() + next(jump)
+"""
+
+
+def test_37_a_host_clock_that_jumps_ends_nothing(pytester, fake_lima):
+    """At each look at it, by an hour; the waits and who owns what go by other clocks."""
+    pytester.makeconftest(CLOCK_JUMPS)
+    pytester.makepyfile("""
+        import pytest
+
+        @pytest.mark.parametrize("number", range(4))
+        def test_it(lima, number):
+            assert lima.run("echo hello", timeout=30).ok
+    """)
+    result = pytester.runpytest_subprocess("-n2")
+    result.assert_outcomes(passed=4)
+    assert len(fake_lima.calls("create")) == 1
+    fake_lima.assert_clean()
+
+
 def test_15_ids_survive_a_change_of_the_clock():
     """On Linux they count from the boot, which no clock is asked for."""
     mine = identity.this_process()

@@ -6,6 +6,7 @@
     agent     `limactl hostagent`: events, logs, pid files
     qemu      the accelerator's probe, and the process of a VM
     machine   the guest: boot, power, commands; cloudinit: its provision scripts
+    disk      what it leaves on its disk
     sshd      its SSH server; sftp: its files; engines: its docker and containerd
 
 The folder in ``FAKE_LIMA`` has what is between them: scenario.json, calls.jsonl and

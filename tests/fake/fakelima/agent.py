@@ -13,10 +13,11 @@ import socket
 import subprocess
 import threading
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
-from fakelima import common
+from fakelima import common, disk
 
 _POLL = 0.01
 
@@ -60,6 +61,8 @@ class Agent:
             self._tell(sshLocalPort=self._port)
             self._watch(driver)
         common.kill_guest(self._dir / "guest")
+        if isinstance(driver, Vz) and not self._asked_to_end:
+            disk.save(self._dir)
         self._tell(exiting=True)
         for path in [*self._dir.glob("*.pid"), *self._dir.glob("*.sock")]:
             path.unlink(missing_ok=True)
@@ -160,7 +163,11 @@ class Vz:
     def start(self) -> None:
         from fakelima.machine import Machine
 
-        (self._parts[0] / "vz.pid").write_text(f"{os.getpid()}\n")
+        folder = self._parts[0]
+        (folder / "vz.pid").write_text(f"{os.getpid()}\n")
+        identifier = folder / "vz-identifier"
+        if not identifier.exists() or not identifier.stat().st_size:
+            identifier.write_text(uuid.uuid4().hex)
         self._thread = threading.Thread(target=Machine(*self._parts).run, daemon=True)
         self._thread.start()
 

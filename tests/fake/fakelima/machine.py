@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fakelima import cloudinit, common
+from fakelima import cloudinit, common, disk
 from fakelima.engines import Engines
 from fakelima.sshd import Sshd
 
@@ -137,6 +137,8 @@ class Machine:
         if self.root.exists():
             shutil.rmtree(self.root / "run", ignore_errors=True)
             shutil.rmtree(self.root / "bin")
+        else:
+            disk.load(self.dir)
         for name in [*_FOLDERS.split(), self.home.lstrip("/")]:
             (self.root / name).mkdir(parents=True, exist_ok=True)
         for alias in ("usr/bin", "usr/sbin", "sbin"):
@@ -158,6 +160,10 @@ class Machine:
         threading.Thread(target=self._read_console, args=(console,), daemon=True).start()
 
     def _make_run(self) -> None:
+        self.path("/run/systemd/system").mkdir(parents=True, exist_ok=True)
+        machine_id = self.path("/etc/machine-id")
+        if not machine_id.exists() or not machine_id.stat().st_size:
+            machine_id.write_text(f"{uuid.uuid4().hex}\n")
         units = self.path("/run/fake/units")
         units.mkdir(parents=True, exist_ok=True)
         self.path("/run/fake/clock").write_text(str(self.scenario["clock_offset"]))

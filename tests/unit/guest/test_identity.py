@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_lima.errors import ConnectionLostError, StartError
+from pytest_lima.errors import CommandError, ConnectionLostError, StartError
 from pytest_lima.guest import identity, readiness
 from pytest_lima.guest.identity import Kept
 from pytest_lima.guest.ssh import Connection
@@ -115,3 +115,33 @@ def test_each_kept_guest_has_a_token_of_its_own(guest: Guest, connection: Connec
 def test_the_scripts_are_sh() -> None:
     for script in (identity._KEEP, identity._WAKE):
         subprocess.run(["sh", "-n", "-c", script], check=True)
+
+
+def test_a_guest_to_be_shut_down_may_end_the_connection_before_it_answers(
+    guest: Guest, connection: Connection
+) -> None:
+    commands: list[str] = []
+
+    def ends(command: str, channel: paramiko.Channel) -> bool:
+        commands.append(command)
+        connection.close()
+        return True
+
+    guest.misbehave = ends
+    identity.retire(connection)
+    assert "poweroff" in "".join(commands)
+
+
+def test_one_that_can_t_shut_down_says_so(guest: Guest, connection: Connection) -> None:
+    guest.misbehave = Failing()
+    with pytest.raises(CommandError):
+        identity.retire(connection)
+
+
+class Failing:
+    """A guest in which each command fails."""
+
+    def __call__(self, command: str, channel: paramiko.Channel) -> bool:
+        channel.send_exit_status(1)
+        channel.close()
+        return True

@@ -289,6 +289,13 @@ def test_a_clock_that_is_right_is_left_alone(connection, guest, clock) -> None:
     assert not any("date -u -s" in command for command in guest.commands)
 
 
+def test_a_first_answer_that_takes_long_sets_no_clock(connection, guest, tool, tmp_path) -> None:
+    """As while the guest starts the connection's shell."""
+    tool("date", f"mkdir '{tmp_path}/asked' 2>/dev/null && sleep 3; exec /usr/bin/date \"$@\"")
+    set_clock(connection)
+    assert not any("date -u -s" in command for command in guest.commands)
+
+
 @pytest.mark.parametrize("seconds", [-3600, 5, 1e9])
 def test_a_clock_that_is_off_is_set(connection, guest, clock, seconds: float) -> None:
     drift = clock(seconds)

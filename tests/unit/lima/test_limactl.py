@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -173,7 +174,7 @@ def test_template_errors_are_limactls_own_words(fake) -> None:
 
 
 def test_create(fake, calls) -> None:
-    lima = fake()
+    lima = fake("mkdir -p $LIMA_HOME/pl-1; touch $LIMA_HOME/pl-1/lima.yaml")
     lima.create("pl-1", Path("/t.yaml"), "--set=.a = 1", "--param=B=2", timeout=5)
     assert calls() == ["create --name=pl-1 --set=.a = 1 --param=B=2 /t.yaml"]
 
@@ -185,6 +186,7 @@ def test_create(fake, calls) -> None:
         ("echo plain words >&2; exit 1", 9, "plain words"),
         ("echo on stdout; exit 1", 9, "on stdout"),
         ("exit 7", 9, "exit status 7"),
+        ("echo done", 9, "done"),
         ("exec sleep 60", 0.2, "it did not end in time and was killed"),
     ],
 )
@@ -193,6 +195,17 @@ def test_create_says_why_it_failed(fake, script: str, timeout: float, seen: str)
         fake(script).create("pl-1", Path("/t.yaml"), timeout=timeout)
     assert caught.value.seen == seen
     assert "/t.yaml" in str(caught.value)
+
+
+def test_create_says_where_a_download_lies_that_is_not_what_it_should_be(fake, tmp_path) -> None:
+    said = '{"level":"fatal","msg":"expected digest `sha256:aa`, got `sha256:bb`"}'
+    with pytest.raises(StartError) as caught:
+        fake(f"echo '{said}' >&2; exit 1", XDG_CACHE_HOME=str(tmp_path)).create(
+            "pl-1", Path("/t.yaml"), timeout=9
+        )
+    assert "got `sha256:bb`" in str(caught.value)
+    if sys.platform != "darwin":
+        assert str(tmp_path / "lima" / "download") in str(caught.value)
 
 
 def test_start_goes_on_in_the_background(fake, calls, tmp_path: Path) -> None:
@@ -269,21 +282,3 @@ def test_what_could_not_be_deleted_says_how_to(fake) -> None:
         lima.delete("pl-1")
     assert caught.value.seen == "disk full"
     assert caught.value.remedy == f"LIMA_HOME={lima.home} limactl delete --force pl-1"
-
-
-@pytest.mark.parametrize(
-    ("log", "complaint"),
-    [
-        ("", ""),
-        ("\n \n", ""),
-        ("plain\nlast line\n", "last line"),
-        ('{"level":"info","msg":"fine"}\n', "fine"),
-        ('{"level":"error","msg":"one"}\n{"level":"info","msg":"-"}\n{"level":"fatal","msg":"two"}',
-         "one\ntwo"),
-        ('{"level":"fatal"}', '{"level":"fatal"}'),
-        ("[1]\n", "[1]"),
-        ('{"level":"fatal","msg":{"a":1}}', "{'a': 1}"),
-    ],
-)  # fmt: skip
-def test_complaints(log: str, complaint: str) -> None:
-    assert limactl.complaint_of(log) == complaint

@@ -45,6 +45,21 @@ def test_either_process_is_its_life(
     assert "--lima-recreate" in str(caught.value)
 
 
+def test_an_oom_kill_of_this_host_is_told(
+    tmp_path: Path, machine: dict[str, subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counters = tmp_path / "vmstat"
+    counters.write_text("pgfault 9\noom_kill 3\nnr_x 1\n")
+    monkeypatch.setattr("pytest_lima.lima.vitals._COUNTERS", counters)
+    before = Vitals(tmp_path)
+    counters.write_text("pgfault 9\noom_kill 4\nnr_x 1\n")
+    after = Vitals(tmp_path)
+    machine["qemu"].kill()
+    machine["qemu"].wait()
+    assert "OOM killer has struck" in str(before.cause_of_death())
+    assert "OOM" not in str(after.cause_of_death())
+
+
 def test_without_a_process_it_is_dead(tmp_path: Path) -> None:
     (tmp_path / "qemu.pid").write_text("nonsense")
     assert Vitals(tmp_path).cause_of_death() == "it has no process"

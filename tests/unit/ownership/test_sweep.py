@@ -63,8 +63,27 @@ def test_who_is_swept(
 ) -> None:
     (Path(record.home) / record.name).mkdir()
     ledger.write(replace(record, **changes))  # type: ignore[arg-type]
-    assert sweeper.orphans() == (["pl-1"] if swept else [])
+    assert list(sweeper.orphans()) == (["pl-1"] if swept else [])
     assert (ledger.read("pl-1") is None) is swept
+
+
+@pytest.mark.parametrize(
+    ("changes", "exists", "why"),
+    [
+        ({}, True, "which a killed run had left"),
+        ({"state": ENDING, "keep": True}, True, "which a killed run had left"),
+        ({"keep": True, "idle": 1800.0}, True, "which nobody had used for 1800 s"),
+        ({"keep": True}, False, "which somebody had deleted"),
+    ],
+)
+def test_why_it_was_swept(
+    ledger: Ledger, sweeper: Sweeper, record: Record, changes: dict[str, object],
+    exists: bool, why: str,
+) -> None:  # fmt: skip
+    if exists:
+        (Path(record.home) / record.name).mkdir()
+    ledger.write(replace(record, **changes))  # type: ignore[arg-type]
+    assert sweeper.orphans() == {"pl-1": why}
 
 
 def test_a_run_with_members_may_yet_want_it(
@@ -72,16 +91,16 @@ def test_a_run_with_members_may_yet_want_it(
 ) -> None:
     ledger.write(record)
     ledger.join("run", MINE)
-    assert sweeper.orphans() == []
+    assert sweeper.orphans() == {}
     ledger.leave("run", MINE)
-    assert sweeper.orphans() == ["pl-1"]
+    assert list(sweeper.orphans()) == ["pl-1"]
 
 
 def test_a_kept_one_that_was_deleted_by_hand_is_forgotten(
     ledger: Ledger, sweeper: Sweeper, record: Record
 ) -> None:
     ledger.write(replace(record, keep=True))
-    assert sweeper.orphans() == ["pl-1"]
+    assert list(sweeper.orphans()) == ["pl-1"]
 
 
 @pytest.fixture
@@ -99,7 +118,8 @@ def test_what_lives_in_another_container_stays_even_if_it_is_named(
     ledger: Ledger, sweeper: Sweeper, record: Record
 ) -> None:
     ledger.write(replace(record, owner=ELSEWHERE))
-    assert sweeper.orphans() == sweeper.named(["pl-1"]) == []
+    assert not sweeper.orphans()
+    assert not sweeper.named(["pl-1"])
 
 
 def test_one_that_can_not_be_removed_keeps_its_record_and_not_the_others(
@@ -114,7 +134,7 @@ def test_one_that_can_not_be_removed_keeps_its_record_and_not_the_others(
     monkeypatch.setattr(removal, "remove", refuse)
     ledger.write(record)
     ledger.write(replace(record, name="pl-2"))
-    assert Sweeper(ledger, os.environ, told.append).orphans() == ["pl-2"]
+    assert Sweeper(ledger, os.environ, told.append).orphans().keys() == {"pl-2"}
     assert told == ["pl-1 could not be removed: no"]
     assert [one.name for one in ledger.records()] == ["pl-1"]
 

@@ -91,8 +91,6 @@ def test_an_image_with_a_digest_is_known_by_it(host: Host, filled: FilledTemplat
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"mounts": [{"location": "/srv"}]}, "mounts directories"),
-        ({"networks": [{"lima": "user-v2"}]}, "networks"),
         ({"additionalDisks": [{"name": "data"}]}, "additional disks"),
         ({"tpm": True}, "TPM"),
         ({"os": "Windows"}, "not Linux"),
@@ -127,7 +125,35 @@ def test_one_whose_disk_or_qemu_isn_t_where_it_should_be(instance: Path) -> None
     assert "QMP" in (fit.unfit_machine(instance, {}, KEYS) or "")
 
 
-def test_hosts_that_can_t_keep_anything(host: Host) -> None:
-    assert fit.unfit_host(host, ["--set=.cpus=3"]) is None
-    assert "vz" in (fit.unfit_host(replace(host, vmtype="vz"), []) or "")
-    assert "images" in (fit.unfit_host(host, ["--set=.images=[]"]) or "")
+def test_one_of_vz_has_no_qemu(instance: Path) -> None:
+    (instance / "qmp.sock").unlink()
+    assert fit.unfit_machine(instance, {"vmType": "vz"}, KEYS) is None
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        ({"vmType": "vz"}, "vz can't keep a VM's memory"),
+        ({"mounts": [{"location": "/srv"}]}, "mounts directories"),
+        ({"networks": [{"lima": "user-v2"}]}, "networks"),
+    ],
+)
+def test_one_whose_disk_alone_can_be_kept(config: dict[str, Any], problem: str) -> None:
+    assert problem in (fit.unfit_memory(config) or "")
+
+
+def test_one_whose_memory_can_be_kept() -> None:
+    assert fit.unfit_memory({"vmType": "qemu", "mounts": [], "networks": None}) is None
+
+
+def test_vz_s_key_is_not_made_of_qemu(host: Host, filled: FilledTemplate) -> None:
+    vz = replace(host, vmtype="vz")
+    before = fit.key(vz, filled)
+    assert before != fit.key(host, filled)
+    (Path(host.limactl.env["PATH"]) / "qemu-system-x86_64").write_text("9.2.1")
+    assert fit.key(vz, filled) == before
+
+
+def test_edits_that_hide_the_images() -> None:
+    assert fit.unfit_edits(["--set=.cpus=3"]) is None
+    assert "images" in (fit.unfit_edits(["--set=.images=[]"]) or "")

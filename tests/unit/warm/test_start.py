@@ -17,7 +17,7 @@ from pytest_lima.lima.accel import Accelerator
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.limactl import Limactl
 from pytest_lima.lima.template import FilledTemplate
-from pytest_lima.warm import fit, start
+from pytest_lima.warm import clone, fit, start
 from pytest_lima.warm.start import Order, Then
 from pytest_lima.warm.store import Golden, Store
 
@@ -36,6 +36,8 @@ class Machine:
     warm: Exception | None = None
     keep: BaseException | None = None
     unfit: str | None = None
+    by_disk: bool = False
+    shutdown: Exception | None = None
 
     @property
     def store(self) -> Store:
@@ -60,11 +62,21 @@ class Machine:
         return Golden(folder, key, "pl-1", template, Kept("t", "h"), "ann", {}, "disk-1", "raw",
                       ("pl-1",))  # fmt: skip
 
+    def shut_down(self, booted: Booted, limactl: Limactl) -> None:
+        self._step("shut down", self.shutdown)
+
+    def bake_disk(self, booted: Booted, folder: Path, key: str, template: str) -> Golden:
+        (folder / "disk").write_bytes(b"")
+        return Golden(
+            folder, key, "pl-1", template, Kept("", "h"), "ann", {}, "disk", "raw", (), True
+        )
+
     def _step(self, name: str, error: BaseException | None) -> tuple[Boot, Booted]:
         self.steps.append(name)
         if error is not None:
             raise error
-        booted = SimpleNamespace(info=SimpleNamespace(dir=self.folder, config={}), keys=None)
+        info = SimpleNamespace(dir=self.folder, config={})
+        booted = SimpleNamespace(info=info, keys=None, close=lambda: None)
         return cast("tuple[Boot, Booted]", (None, booted))
 
 
@@ -78,7 +90,10 @@ def machine(tmp_path: Path, observer: Recorder, monkeypatch: pytest.MonkeyPatch)
     one = Machine(tmp_path, order, [])
     monkeypatch.setattr(start, "wake_up", one.wake_up)
     monkeypatch.setattr(start, "bake", one.bake)
+    monkeypatch.setattr(clone, "shut_down", one.shut_down)
+    monkeypatch.setattr(clone, "bake", one.bake_disk)
     monkeypatch.setattr(fit, "unfit_machine", lambda *_: one.unfit)
+    monkeypatch.setattr(fit, "unfit_memory", lambda *_: "vz" if one.by_disk else None)
     return one
 
 
@@ -161,12 +176,48 @@ def test_what_can_t_be_kept_starts_cold_without_a_word(
         machine.start(mode="warm")
 
 
-def test_vz_starts_cold(machine: Machine, observer: Recorder) -> None:
-    vz = replace(machine.order.host, vmtype="vz")
-    machine.start(host=vz)
-    assert machine.steps == ["cold"] and observer.all("warn") == []
-    with pytest.raises(HostError, match="vz"):
-        machine.start(host=vz, mode="warm")
+def test_what_is_kept_by_its_disk_starts_as_a_clone_the_first_time_too(
+    machine: Machine, observer: Recorder
+) -> None:
+    machine.by_disk = True
+    machine.start()
+    machine.start()
+    assert machine.steps == ["cold", "shut down", "delete", "warm", "warm"]
+    assert observer.all("warn") == []
+    assert [golden.disk_only for golden in machine.store.all()] == [True]
+
+
+def test_one_that_does_not_shut_down_starts_cold_again(
+    machine: Machine, observer: Recorder
+) -> None:
+    machine.by_disk = True
+    machine.shutdown = LimaError("it hangs")
+    machine.start()
+    assert machine.steps == ["cold", "shut down", "delete", "cold"]
+    assert machine.store.all() == []
+    [warning] = observer.all("warn")
+    assert "could not be kept" in warning and "it hangs" in warning
+    with pytest.raises(LimaError, match="it hangs"):
+        machine.start(mode="warm")
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [(StartError("it hangs"), ["cold", "shut down", "delete", "warm", "delete", "cold"]),
+     (ProvisionError("twice"), ["cold"])],
+)  # fmt: skip
+def test_a_clone_that_fails_is_started_cold_and_kept_by_the_next_run_if_that_helps(
+    machine: Machine, observer: Recorder, error: Exception, again: list[str]
+) -> None:
+    machine.by_disk = True
+    machine.warm = error
+    machine.start()
+    assert machine.steps == ["cold", "shut down", "delete", "warm", "delete", "cold"]
+    assert len(observer.all("warn")) == 1
+    assert machine.store.all() == []
+    machine.steps.clear()
+    machine.start()
+    assert machine.steps == again
 
 
 def test_who_waits_for_the_same_machine_wakes_up_from_it(

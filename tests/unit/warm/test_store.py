@@ -139,3 +139,15 @@ def test_another_version_s_record_is_passed_over(store: Store) -> None:
         assert store.find("k1") is None
         assert store.all() == []
     assert publish(store).folder.exists()
+
+
+def test_what_is_not_to_be_kept_is_remembered_until_it_is_forgiven(store: Store) -> None:
+    assert store.refused("k1") is None
+    store.forgive()
+    publish(store)
+    store.refuse("k1", "its clone did not boot")
+    assert Store(store._folder.parent).refused("k1") == "its clone did not boot"
+    assert store.refused("k2") is None
+    assert [one.key for one in store.all()] == ["k1"]
+    store.forgive()
+    assert store.refused("k1") is None

@@ -1,21 +1,16 @@
-"""The ``fake_lima`` fixture; a conftest imports it from here."""
+"""The ``fake_lima`` fixture, to be imported; pytest's ``pythonpath`` leads here."""
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-_HERE = Path(__file__).resolve().parent
-if str(_HERE) not in sys.path:
-    sys.path.append(str(_HERE))
+from fakelima.control import FakeLima
 
-from fakelima.control import FakeLima  # noqa: E402
-
-__all__ = ["FakeLima", "fake_lima"]
+_NOT_ROOT = Path(__file__).resolve().parents[1] / "not_root"
 
 
 @pytest.fixture
@@ -33,7 +28,7 @@ def fake_lima(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeLima]:
         if os.geteuid() == 0:
             # The engine refuses root as limactl does; containers of CI often have nobody else.
             monkeypatch.setattr(os, "geteuid", lambda: 1001)
-            monkeypatch.setenv("PYTHONPATH", str(_HERE / "not_root"), prepend=os.pathsep)
+            monkeypatch.setenv("PYTHONPATH", str(_NOT_ROOT), prepend=os.pathsep)
         yield fake
         fake.assert_all_known()
     finally:

@@ -1,0 +1,80 @@
+"""An instance that several processes use, over the strict fake: seen from two of a run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_lima.errors import LimaError
+from pytest_lima.lima import identity
+from pytest_lima.ownership.ledger import Ledger
+from pytest_lima.ownership.pool import Pool
+from pytest_lima.settings import resolve
+from pytest_lima.spec import machine_spec
+
+if TYPE_CHECKING:
+    from conftest import Recorder
+    from fakelima.control import FakeLima
+
+
+@pytest.fixture
+def pool(fake_lima: FakeLima, observer: Recorder) -> Callable[..., Pool]:
+    def make(**options: str) -> Pool:
+        return Pool(resolve(options, os.environ, {}), os.environ, observer)
+
+    return make
+
+
+def test_a_reset_is_for_who_uses_it_alone(pool: Callable[..., Pool], fake_lima: FakeLima) -> None:
+    one = pool()
+    vm = one.acquire(machine_spec(template=fake_lima.template()))
+    vm.write_text("mine", "mine")
+    ledger, other = Ledger(), identity.of(os.getppid())
+    record = ledger.read(vm.name)
+    assert record is not None and other is not None
+    ledger.write(record.leased(other))
+    with pytest.raises(LimaError, match="1 other processes use it"):
+        vm.reset()
+    assert vm.read_text("mine") == "mine"
+    ledger.write(record)
+    vm.reset()
+    assert vm.run("test -e mine", check=False).returncode == 1
+    one.close()
+    fake_lima.assert_clean()
+
+
+def test_a_dead_one_is_made_anew_as_often_as_that_was_allowed(
+    pool: Callable[..., Pool], fake_lima: FakeLima, observer: Recorder
+) -> None:
+    one = pool(recreate="1")
+    vm = one.acquire(machine_spec(template=fake_lima.template()))
+    name, port = vm.name, vm.ssh_port
+    fake_lima.crash(name)
+    assert one.renew(vm)
+    assert vm.name == name and vm.ssh_port != port
+    assert vm.run("echo hello").stdout == "hello\n"
+    assert f"{name} has died and is made anew" in observer.all("warn")
+    fake_lima.crash(name)
+    assert not one.renew(vm)
+    one.close()
+    fake_lima.assert_clean()
+
+
+def test_an_interrupt_is_nobody_elses_failure(
+    pool: Callable[..., Pool], fake_lima: FakeLima, observer: Recorder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    one = pool()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("pytest_lima.ownership.making.write_state", interrupt)
+        one.acquire(machine_spec(template=fake_lima.template()))
+    assert fake_lima.records() == [] and fake_lima.instances() == []
+    assert len(observer.all("failed")) == 1
+    one.close()
+    fake_lima.assert_clean()

@@ -1,0 +1,118 @@
+"""The machines of a run, over the strict fake."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_lima.errors import LimaError, ProvisionError
+from pytest_lima.ownership.pool import Pool
+from pytest_lima.settings import resolve
+from pytest_lima.spec import MachineSpec, machine_spec
+
+if TYPE_CHECKING:
+    from conftest import Recorder
+    from fakelima.control import FakeLima
+
+
+@pytest.fixture
+def pool(fake_lima: FakeLima, observer: Recorder) -> Callable[..., Pool]:
+    """Makes the pool of a run."""
+
+    def make(**options: str) -> Pool:
+        return Pool(resolve(options, os.environ, {}), os.environ, observer)
+
+    return make
+
+
+@pytest.fixture
+def spec(fake_lima: FakeLima) -> Callable[..., MachineSpec]:
+    def make(scenario: str = "ok", **asked: object) -> MachineSpec:
+        return machine_spec(template=fake_lima.template(scenario), **asked)
+
+    return make
+
+
+def test_equal_specs_are_one_machine_others_are_not(
+    pool: Callable[..., Pool], spec: Callable[..., MachineSpec], fake_lima: FakeLima
+) -> None:
+    one, small = pool(), spec()
+    vm = one.acquire(small)
+    assert one.acquire(small) is vm
+    large = one.acquire(replace(small, cpus=3))
+    assert large is not vm and large.cpus == 3
+    own = one.create(small, "db")
+    assert own.name.endswith("-db") and own is not vm
+    assert len(fake_lima.records()) == 3
+    one.release(vm)
+    assert len(fake_lima.instances()) == 2
+    assert one.acquire(small) is not vm  # made anew
+    one.close()
+    fake_lima.wait_until(lambda: not fake_lima.processes())  # the reaper goes too
+    fake_lima.assert_clean()
+
+
+def test_a_boot_that_fails_leaves_nothing_and_the_pool_goes_on(
+    pool: Callable[..., Pool], spec: Callable[..., MachineSpec], fake_lima: FakeLima
+) -> None:
+    one = pool()
+    with pytest.raises(ProvisionError):
+        one.create(spec("provision-failed"), None)
+    assert fake_lima.instances() == [] and fake_lima.records() == []
+    assert one.create(spec(), None).run("echo hello").stdout == "hello\n"
+    one.close()
+    fake_lima.assert_clean()
+
+
+def test_a_failed_test_keeps_its_machine_and_no_other(
+    pool: Callable[..., Pool], spec: Callable[..., MachineSpec], fake_lima: FakeLima
+) -> None:
+    one = pool(keep="on-failure")
+    bad, good = (one.create(spec(), role) for role in ("bad", "good"))
+    one.mark_failed(bad)
+    one.close()
+    assert [kept.name for kept in one.kept] == fake_lima.instances() == [bad.name]
+    assert good.name not in fake_lima.records()
+
+
+def test_one_that_can_not_be_removed_does_not_keep_the_others(
+    pool: Callable[..., Pool], spec: Callable[..., MachineSpec], fake_lima: FakeLima,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    one = pool()
+    stays = one.create(spec("delete-fails"), "stays")
+    one.create(spec(), "goes")
+
+    def refuse(folder: Path, error: LimaError) -> None:
+        raise error
+
+    with monkeypatch.context() as patch, pytest.raises(ExceptionGroup) as caught:
+        patch.setattr("pytest_lima.ownership.removal._remove_folder", refuse)
+        one.close()
+    assert any(stays.name in str(error) for error in caught.value.exceptions)
+    assert fake_lima.instances() == [stays.name]
+    assert fake_lima.records() == [stays.name]  # so that somebody tries again
+    one.close()
+    fake_lima.assert_clean()
+
+
+def test_another_run_joins_what_was_left_for_it(
+    pool: Callable[..., Pool], spec: Callable[..., MachineSpec], fake_lima: FakeLima,
+    observer: Recorder,
+) -> None:  # fmt: skip
+    asked = spec()
+    first = pool(reuse="true")
+    name = first.acquire(asked).name
+    first.close()
+    second = pool(reuse="true", keep="never")
+    vm = second.acquire(asked)
+    assert vm.name == name
+    assert vm.run("echo hello").stdout == "hello\n"
+    assert len(fake_lima.calls("create")) == 1
+    second.close()
+    fake_lima.assert_clean()

@@ -1,0 +1,137 @@
+"""What a process is to a run, by what pytest-xdist tells it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pytest_lima.lima.identity import this_host, this_process
+from pytest_lima.ownership.ending import Kept
+from pytest_lima.ownership.ledger import Ledger
+from pytest_lima.plugin.xdist import Workers
+
+KEPT = Kept("pl-1", "enter", "delete", 60.0)
+
+
+@pytest.fixture(autouse=True)
+def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+
+
+def alone() -> Workers:
+    return Workers(SimpleNamespace())  # type: ignore[arg-type]
+
+
+def node(**attributes: Any) -> SimpleNamespace:
+    return SimpleNamespace(workerinput={}, **attributes)
+
+
+@pytest.fixture
+def pair() -> tuple[Workers, Workers, SimpleNamespace]:
+    """A controller, its worker, and the worker's end of the line."""
+    controller, one = alone(), node()
+    controller.configure(one)
+    config = SimpleNamespace(workerinput={**one.workerinput, "workerid": "gw7"}, workeroutput={})
+    return controller, Workers(config), config  # type: ignore[arg-type]
+
+
+def test_without_xdist_it_is_all_there_is() -> None:
+    workers = alone()
+    assert not workers.controls
+    run = workers.run()
+    assert run.owner == this_process() and not (run.many or run.final)
+    assert workers.run() is run
+    assert not workers.left_something()
+
+
+def test_a_worker_belongs_to_its_controller_s_run(
+    pair: tuple[Workers, Workers, SimpleNamespace],
+) -> None:
+    controller, worker, _ = pair
+    assert controller.controls and not worker.controls
+    assert controller.run().final and not worker.run().final
+    assert worker.run().id == controller.run().id
+    assert worker.run().owner == this_process()  # who is the controller too, here
+    assert worker.run().label == "gw7"
+    assert worker.run().many
+
+
+def test_all_workers_are_one_run() -> None:
+    controller, one, two = alone(), node(), node()
+    controller.configure(one)
+    controller.configure(two)
+    assert one.workerinput == two.workerinput
+    assert one.workerinput != {}
+
+
+def test_on_another_host_a_worker_answers_for_itself(
+    pair: tuple[Workers, Workers, SimpleNamespace],
+) -> None:
+    _, _, config = pair
+    id_, _, started, _ = config.workerinput["lima_run"]
+    config.workerinput["lima_run"] = [id_, 1, started, f"not {this_host()}"]
+    run = Workers(config).run()  # type: ignore[arg-type]
+    assert run.id == id_
+    assert run.owner == this_process()
+
+
+def test_one_that_wants_vms_is_waited_for(
+    pair: tuple[Workers, Workers, SimpleNamespace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    controller, worker, config = pair
+    worker.join()
+    assert Ledger().members(worker.run().id) == [this_process()]
+    assert worker.left_something()
+    controller.ended(node(workeroutput=config.workeroutput), None)
+    monkeypatch.setattr("pytest_lima.plugin.xdist._LEAVE_TIMEOUT", 0.2)
+    assert controller.left_something()
+    assert not controller.left_something()  # once is enough
+
+
+@pytest.mark.parametrize(
+    ("output", "error", "left"),
+    [
+        ({"exitstatus": 0}, None, False),
+        ({"exitstatus": 0, "lima_in_use": True}, None, True),
+        ({}, None, True),  # it has not come to its end
+        ({"exitstatus": 0}, "Not properly terminated", True),
+    ],
+)
+def test_the_controller_looks_after_those_that_had_vms_or_crashed(
+    output: dict[str, Any], error: str | None, left: bool
+) -> None:
+    controller, one = alone(), node(workeroutput=output)
+    controller.configure(one)
+    controller.ended(one, error)
+    assert controller.left_something() is left
+
+
+def test_one_that_never_ended_may_have_had_vms() -> None:
+    controller = alone()
+    controller.configure(node())
+    assert controller.left_something()
+
+
+def test_what_a_worker_leaves_elsewhere_is_told_with_the_place(
+    pair: tuple[Workers, Workers, SimpleNamespace], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    controller, worker, config = pair
+    worker.tell([KEPT], ["it stays"], [])
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "other"))
+    controller.ended(node(workeroutput=config.workeroutput), None)
+    [kept] = controller.kept
+    assert kept == replace(KEPT, host=kept.host) and kept.host
+    assert controller.problems == [f"on {kept.host}: it stays"]
+
+
+def test_what_it_leaves_here_the_ledger_tells(
+    pair: tuple[Workers, Workers, SimpleNamespace],
+) -> None:
+    controller, worker, config = pair
+    worker.tell([KEPT], ["it stays"], [])
+    controller.ended(node(workeroutput=config.workeroutput), None)
+    assert controller.kept == [] and controller.problems == []
