@@ -32,3 +32,34 @@ class Observer:
     def warn(self, message: str) -> None:
         """Something the user should know, though it goes on."""
         _log.warning("%s", message)
+
+
+class Relay(Observer):
+    """Passes everything on to another."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+
+    def phase(self, instance: str, phase: str) -> None:
+        """Pass it on."""
+        self._observer.phase(instance, phase)
+
+    def tick(self, line: str) -> None:
+        """Pass it on."""
+        self._observer.tick(line)
+
+    def ready(self, instance: str, seconds: float) -> None:
+        """Pass it on."""
+        self._observer.ready(instance, seconds)
+
+    def joined(self, instance: str, seconds: float) -> None:
+        """Pass it on."""
+        self._observer.joined(instance, seconds)
+
+    def failed(self, instance: str) -> None:
+        """Pass it on."""
+        self._observer.failed(instance)
+
+    def warn(self, message: str) -> None:
+        """Pass it on."""
+        self._observer.warn(message)

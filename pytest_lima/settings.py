@@ -167,8 +167,10 @@ OPTIONS: tuple[Option, ...] = (
     _choice("teardown", "What ends a VM that is not kept", "delete", "stop"),
     _choice("share", "Who shares a VM under pytest-xdist: all workers, or each has its own",
             "run", "worker"),
-    Option("max_vms", _cpus, None, "N", "Most VMs of a run with --lima-share=worker, "
-           "default from free memory and cores"),
+    Option("max_vms", _cpus, None, "N", "Most VMs of a run with --lima-share=worker or "
+           "--lima-standby, default from free memory and cores"),
+    Option("standby", _count, 0, "N", "VMs to have ready, standing still, for later tests with "
+           "lima_fresh"),
     Option("reuse", _switch, False, "on|off",
            "Take a VM of the same spec that another run has left, and leave it for the next",
            switch=True),
@@ -216,6 +218,7 @@ class Settings:
     teardown: str = "delete"
     share: str = "run"
     max_vms: int | None = None
+    standby: int = 0
     reuse: bool = False
     idle: float | None = None
     recreate: int = 0

@@ -7,7 +7,7 @@ look at the records: starting, waiting and deleting go on outside of it.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -69,6 +69,19 @@ class Claims:
         with self._ledger.lock():
             self._ledger.write(record)
         return record
+
+    def take_spare(
+        self, name: str, facts: Mapping[str, str], limactl: Limactl, fits: Callable[[int], bool]
+    ) -> bool:
+        """The right to start one for later, if ``fits`` says so of the number of VMs of the run."""
+        record = self._new(name, name, facts, limactl, shared=False)
+        with self._ledger.lock():
+            running = [one for one in self._ledger.records()
+                       if one.run == self._run.id and one.state != FAILED]  # fmt: skip
+            if fits(len(running)):
+                self._ledger.write(record)
+                return True
+            return False
 
     def take_over(self, name: str, *, dead: bool, most: int | None = None) -> bool:
         """The right to make an instance anew, unless somebody living is at it already.

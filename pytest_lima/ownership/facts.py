@@ -43,12 +43,20 @@ def most_vms(configured: int | None, order: Order, free_mib: int) -> int:
     """How many such VMs a run may have at once: as configured, else by memory and cores."""
     if configured is not None:
         return configured
+    return max(1, min(int(free_mib / 1024 / _gib_of(order)), os.cpu_count() or 1))
+
+
+def fits_beside(configured: int | None, order: Order, running: int, free_mib: int) -> bool:
+    """Whether one more, which has nothing to do, may be beside those that run: by memory alone."""
+    return running < configured if configured is not None else free_mib / 1024 >= _gib_of(order)
+
+
+def _gib_of(order: Order) -> float:
     match = re.search(r"^memory: *['\"]?([\w.]+)", order.filled.text, re.MULTILINE)
     try:
-        need = gib(match[1]) if match else _DEFAULT_GIB
+        return gib(match[1]) if match else _DEFAULT_GIB
     except ValueError:
-        need = _DEFAULT_GIB
-    return max(1, min(int(free_mib / 1024 / need), os.cpu_count() or 1))
+        return _DEFAULT_GIB
 
 
 def _shown(value: object) -> str:

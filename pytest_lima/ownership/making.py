@@ -12,14 +12,14 @@ from pytest_lima.boot import Boot, Booted
 from pytest_lima.errors import CleanupError, LimaError, StartError
 from pytest_lima.instance import Instance
 from pytest_lima.lima import paths
-from pytest_lima.lima.identity import this_process
+from pytest_lima.lima.identity import free_memory, this_process
 from pytest_lima.lima.vitals import Vitals
 from pytest_lima.observer import Observer
 from pytest_lima.ownership import removal, starting
 from pytest_lima.ownership.attach import attach, write_state
 from pytest_lima.ownership.claims import KEEP, Claims
 from pytest_lima.ownership.ending import Ending
-from pytest_lima.ownership.facts import describe, differences, most_vms
+from pytest_lima.ownership.facts import describe, differences, fits_beside, most_vms
 from pytest_lima.ownership.failures import failure_of
 from pytest_lima.ownership.ledger import Ledger
 from pytest_lima.ownership.record import FAILED, Record
@@ -88,6 +88,29 @@ class Maker:
         """
         self._claims.take_alone(order.name, describe(order), order.host.limactl)
         return self._made_alone(order)
+
+    def spare(self, order: Order) -> Instance | None:
+        """One that nobody has asked for yet; None where there is no room for it.
+
+        Raises:
+            LimaError: Whatever kept it from being ready; nothing of it is left.
+        """
+        most = self._settings.max_vms
+
+        def fits(running: int) -> bool:
+            return fits_beside(most, order, running, free_memory())
+
+        if not self._claims.take_spare(order.name, describe(order), order.host.limactl, fits):
+            return None
+        return self._made(order, starting.start)
+
+    def wake(self, order: Order, instance: Instance) -> None:
+        """Take up a spare one that stood still: log in, set its clock, have its engines answer.
+
+        Raises:
+            LimaError: It isn't what it was.
+        """
+        instance.replace(*self._attached(order, set_clock=True))
 
     def double(self, order: Order, booted: Booted) -> Instance:
         """Another instance that nobody else gets, in the state that one of ``order`` is in.

@@ -18,6 +18,7 @@ from pytest_lima.ownership.guard import Guard
 from pytest_lima.ownership.ledger import Ledger
 from pytest_lima.ownership.making import Maker
 from pytest_lima.ownership.run import Run
+from pytest_lima.ownership.standby import Standby
 from pytest_lima.ownership.starting import Order
 from pytest_lima.ownership.sweep import Sweeper
 from pytest_lima.settings import DEFAULT_TEMPLATE, Settings
@@ -64,9 +65,14 @@ class Pool:
         self._run = run or Run.alone()
         claims = Claims(self._ledger, settings, self._run)
         self._ending = Ending(self._ledger, claims, settings, environ, observer.warn)
-        self._maker = Maker(
-            self._ledger, claims, self._ending, settings, observer, self._run, self._adopt
-        )
+
+        def maker_of(observer: Observer) -> Maker:
+            return Maker(
+                self._ledger, claims, self._ending, settings, observer, self._run, self._adopt
+            )
+
+        self._maker = maker_of(observer)
+        self._standby = Standby(settings.standby, maker_of, self._adopt, self._discard, observer)
         self._sweeper = Sweeper(self._ledger, environ, observer.warn)
         self._guard = Guard(environ)
         self._hosts: dict[tuple[str, str | None], Host] = {}
@@ -117,6 +123,22 @@ class Pool:
         self._prepare()
         return self._maker.alone(order)
 
+    def create_fresh(self, spec: MachineSpec, wanted: int) -> Instance:
+        """A machine that nobody else gets, from the standby if there is one.
+
+        Args:
+            spec: Of the machine.
+            wanted: How many tests of this process will ask for the same after this one.
+
+        Raises:
+            LimaError: Whatever kept it from being ready; nothing of it is left.
+        """
+        order = self._order(spec, paths.instance_name())
+        self._prepare()
+        instance = self._standby.take(order) or self._maker.alone(order)
+        self._standby.fill(order, wanted)
+        return instance
+
     def renew(self, instance: Instance) -> bool:
         """Give an instance whose VM died a new one, as often as ``--lima-recreate`` says.
 
@@ -152,7 +174,7 @@ class Pool:
         Raises:
             ExceptionGroup: Of CleanupError, one for each that is left.
         """
-        errors = []
+        errors = self._standby.close()
         for key in list(self._members):
             try:
                 self._give_back(key)
@@ -169,6 +191,11 @@ class Pool:
 
     def _adopt(self, order: Order, instance: Instance) -> None:
         self._members[order.name] = _Member(order, instance)
+
+    def _discard(self, name: str) -> None:
+        record = self._ledger.read(name)
+        if record is not None:
+            self._ending.discard(record)
 
     def _give_back(self, key: str) -> None:
         member = self._members[key]

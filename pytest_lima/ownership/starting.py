@@ -9,7 +9,7 @@ from pytest_lima.errors import StartError
 from pytest_lima.lima import evidence, logs, paths
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.template import FilledTemplate
-from pytest_lima.observer import Observer
+from pytest_lima.observer import Observer, Relay
 from pytest_lima.ownership import removal
 from pytest_lima.ownership.ledger import Ledger
 from pytest_lima.settings import DEFAULT_TEMPLATE
@@ -104,34 +104,14 @@ def _edits(spec: MachineSpec) -> tuple[str, ...]:
             *(f"--param={key}={value}" for key, value in spec.param))  # fmt: skip
 
 
-class Noted(Observer):
+class Noted(Relay):
     """Passes everything on, and lets waiting processes read the phase in the ledger."""
 
     def __init__(self, observer: Observer, ledger: Ledger) -> None:
-        self._observer = observer
+        super().__init__(observer)
         self._ledger = ledger
 
     def phase(self, instance: str, phase: str) -> None:
         """Pass it on and write it down."""
         self._ledger.note_phase(instance, phase)
-        self._observer.phase(instance, phase)
-
-    def tick(self, line: str) -> None:
-        """Pass it on."""
-        self._observer.tick(line)
-
-    def ready(self, instance: str, seconds: float) -> None:
-        """Pass it on."""
-        self._observer.ready(instance, seconds)
-
-    def joined(self, instance: str, seconds: float) -> None:
-        """Pass it on."""
-        self._observer.joined(instance, seconds)
-
-    def failed(self, instance: str) -> None:
-        """Pass it on."""
-        self._observer.failed(instance)
-
-    def warn(self, message: str) -> None:
-        """Pass it on."""
-        self._observer.warn(message)
+        super().phase(instance, phase)

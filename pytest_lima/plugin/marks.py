@@ -118,6 +118,14 @@ def own_spec(item: pytest.Item) -> MachineSpec:
     return ask.spec
 
 
+def fresh_spec(item: pytest.Item) -> MachineSpec | None:
+    """The machine that a test's `lima_fresh` will be; None if it has none."""
+    if "lima_fresh" not in getattr(item, "fixturenames", ()):
+        return None
+    ask = _ask(item)
+    return None if ask.problem else ask.spec
+
+
 def check(item: pytest.Item) -> None:
     """Fail a test whose marker can't be honoured, without starting anything."""
     lone = getattr(item, "callspec", None) is None and ask_of(item) is not None

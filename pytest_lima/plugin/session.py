@@ -12,7 +12,7 @@ import pytest
 
 from pytest_lima.errors import HostError, LimactlMissingError, LimactlVersionError
 from pytest_lima.lima.engines import CONTAINERD, DOCKER, ENGINES
-from pytest_lima.plugin.marks import Ask, ask_of, own_spec, uses_lima
+from pytest_lima.plugin.marks import Ask, ask_of, fresh_spec, own_spec, uses_lima
 from pytest_lima.plugin.signals import Signals
 from pytest_lima.plugin.xdist import Workers
 from pytest_lima.settings import Settings
@@ -54,6 +54,7 @@ class LimaSession:
         self._timings: Timings | None = None
         self._numbers: dict[Ask, int] = {}
         self._wanted: Counter[Ask] = Counter()
+        self._fresh_wanted: Counter[MachineSpec] = Counter()
         self._engines: dict[Ask, frozenset[str]] = {}
         self._machines: dict[Ask, Instance] = {}
         self._made_by_factory: list[Instance] = []
@@ -97,6 +98,7 @@ class LimaSession:
         self.in_use = any(uses_lima(item) for item in items)
         asking = [(item, ask) for item in items if (ask := ask_of(item)) is not None]
         self._wanted = Counter(ask for _, ask in asking)
+        self._fresh_wanted = Counter(filter(None, map(fresh_spec, items)))
         for item, ask in asking:
             names: Sequence[str] = getattr(item, "fixturenames", ())
             asked = {_ENGINE_FIXTURES[name] for name in names if name in _ENGINE_FIXTURES}
@@ -109,6 +111,7 @@ class LimaSession:
         ask = ask_of(item)
         if ask is not None:
             self._wanted[ask] -= 1
+        self._fresh_wanted.subtract(filter(None, [fresh_spec(item)]))
 
     def note_end(self, end: Callable[[], object]) -> None:
         """How to end the `lima` fixture that is being set up, and all that depends on it."""
@@ -154,10 +157,12 @@ class LimaSession:
         Raises:
             LimaError: Whatever kept it from being ready.
         """
-        filled = own_spec(item).filled(self.settings, template, overrides)
+        spec = own_spec(item)
+        filled = spec.filled(self.settings, template, overrides)
         engines = self._engines_for(frozenset[str]().union(*self._engines.values()))
         wanted = replace(filled, engines=engines)
-        self._fresh = self._guarded(lambda: self.pool.create(wanted, None))
+        later = self._fresh_wanted[spec] - 1
+        self._fresh = self._guarded(lambda: self.pool.create_fresh(wanted, later))
         return self._fresh
 
     def release_fresh(self) -> None:

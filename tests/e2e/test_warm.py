@@ -63,6 +63,39 @@ def test_it(lima_factory, pytestconfig):
     assert "BEGIN SSH HOST KEY KEYS" in vms[0].console_log()
 """
 )
+STANDBY = """
+import time
+import pytest
+from pytest_lima.lima.qmp import Monitor
+
+still = set()
+
+def other(vm):
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for file in vm.dir.parent.glob("pl-*/pl/ready.json"):
+            folder = file.parents[1]
+            if folder != vm.dir:
+                with Monitor(folder / "qmp.sock") as monitor:
+                    if monitor.execute("query-status")["status"] == "paused":
+                        return folder.name
+        time.sleep(0.5)
+
+@pytest.mark.parametrize("number", range(3))
+def test_it(lima_fresh, number):
+    import docker
+    assert not number or lima_fresh.name in still
+    begun = time.time()
+    host, now = lima_fresh.run("hostname; date +%s.%N; test ! -e /etc/dirty").stdout.split()
+    assert host == f"lima-{lima_fresh.name}"
+    assert begun - 1.5 < float(now) < time.time() + 1.5
+    client = docker.DockerClient(base_url=lima_fresh.docker_host)
+    assert client.ping()
+    client.close()
+    lima_fresh.run("touch /etc/dirty", user="root")
+    if number < 2:
+        still.add(other(lima_fresh))
+"""
 KILLED = """
 import os, signal
 import pytest
@@ -222,6 +255,17 @@ def test_a_run_killed_while_it_keeps_a_snapshot_leaves_nothing(
     assert status == 0 and "waking up" in output
     run.assert_nothing_left()
     assert list((run.home / "_snapshots").iterdir()) == []
+
+
+def test_a_standby_stands_still_until_a_test_wants_it(
+    suite: Callable[..., tuple[Run, int, str]],
+) -> None:
+    run, status, output = suite(STANDBY, "--lima-engine=docker", "--lima-standby=1",
+                                "--lima-max-vms=2")  # fmt: skip
+    assert status == 0
+    assert output.count("taking the standby") == 2 and "not used" not in output
+    assert output.count("waking up") == 1  # of the first; the others' is not shown
+    run.assert_nothing_left()
 
 
 @pytest.mark.timeout(1500)  # three cold starts

@@ -80,6 +80,83 @@ def test_fresh_resets_before_each_test_and_keeps_the_object(pytester: pytest.Pyt
     fake_lima.assert_clean()
 
 
+# What else there is in LIMA_HOME, waited for.
+OTHERS = """
+import os, time
+from pathlib import Path
+import pytest
+
+def others(vm, count):
+    deadline = time.monotonic() + 20
+    while True:
+        found = {path.parents[1].name for path in vm.dir.parent.glob("pl-*/pl/ready.json")}
+        if len(found) >= count + 1 or time.monotonic() > deadline:
+            return found - {vm.name}
+        time.sleep(0.05)
+"""
+
+
+def test_a_standby_is_made_while_a_test_runs_and_is_the_next_one_s(
+    pytester: pytest.Pytester, fake_lima
+):
+    pytester.makepyfile(
+        OTHERS
+        + """
+ready = set()
+
+@pytest.mark.parametrize("number", range(3))
+def test_it(lima_fresh, lima_settings, number):
+    if number:
+        assert lima_fresh.name in ready
+    assert lima_fresh.run("test ! -e /etc/dirty").ok
+    lima_fresh.run("touch /etc/dirty")
+    assert lima_fresh.docker_host.startswith("unix://")
+    lima_fresh.reset()
+    assert lima_fresh.run("test ! -e /etc/dirty").ok
+    ready.update(others(lima_fresh, 1 if number < 2 else 0))
+"""
+    )
+    result = pytester.runpytest("-v", "--lima-standby=1", "--lima-engine=docker",
+                                "--lima-max-vms=2")  # fmt: skip
+    result.stdout.no_fnmatch_line("*standby * is not used*")
+    result.assert_outcomes(passed=3)
+    assert result.stdout.str().count("taking the standby") == 2
+    assert len({call.argv[-1] for call in fake_lima.calls("start")}) == 3
+    fake_lima.assert_clean()
+
+
+def test_no_standby_beyond_the_bound(pytester: pytest.Pytester, fake_lima):
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.parametrize("number", range(2))
+        def test_it(lima_fresh, number):
+            pass
+        """
+    )
+    result = pytester.runpytest("--lima-standby=3", "--lima-max-vms=1")
+    result.assert_outcomes(passed=2)
+    assert [call.command for call in fake_lima.calls()].count("create") == 2
+    fake_lima.assert_clean()
+
+
+def test_a_standby_that_nobody_took_ends_with_the_session(pytester: pytest.Pytester, fake_lima):
+    pytester.makepyfile(
+        OTHERS
+        + """
+def test_first(lima_fresh):
+    assert not others(lima_fresh, 1)
+
+def test_second(lima_fresh): ...
+"""
+    )
+    result = pytester.runpytest("-x", "--lima-standby=1", "--lima-max-vms=2",
+                                "--lima-keep=always")  # fmt: skip
+    result.assert_outcomes(failed=1)
+    assert len(fake_lima.instances()) == 1  # the failed test's, which was to be kept
+
+
 @pytest.mark.parametrize("value", ["1", "'yes'", "None"])
 def test_fresh_is_true_or_false(pytester: pytest.Pytester, value: str):
     pytester.makepyfile(

@@ -53,6 +53,26 @@ def test_01_a_kill_amid_a_snapshot_leaves_nothing(pytester, fake_lima, start, so
     soon()
 
 
+@pytest.mark.parametrize("state", ["made", "ready"])
+def test_01_a_kill_leaves_no_standby(pytester, fake_lima, start, soon, state):
+    pytester.makepyfile("""
+        import time
+
+        def test_first(lima_fresh):
+            print("testing", flush=True)
+            time.sleep(60)
+
+        def test_second(lima_fresh): ...
+    """)
+    run = start("-s", "--lima-standby=1", "--lima-max-vms=2")
+    run.await_line("testing")
+    file = "pl/ready.json" if state == "ready" else "lima.yaml"
+    fake_lima.wait_until(lambda: len(list(fake_lima.home.glob(f"pl-*/{file}"))) == 2, 20)
+    run.hit(signal.SIGKILL)
+    run.ends()
+    soon()
+
+
 def test_02_what_a_killed_reaper_leaves_goes_with_the_next_run(pytester, fake_lima, start):
     pytester.makepyfile(SLOW)
     run = start("-s")
