@@ -63,7 +63,7 @@ else
   echo "not frozen: $problem"
 fi
 {{ {_BACK}}} 2>/dev/null
-kill -KILL -- "-$guard" 2>/dev/null
+kill -KILL "-$guard" 2>/dev/null
 echo "thawed=$thawed"
 """
 
