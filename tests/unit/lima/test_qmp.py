@@ -5,6 +5,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ class Qemu:
 
     def _serve(self) -> None:
         connection, _ = self._listener.accept()
-        with connection, connection.makefile("wb", buffering=0) as out:
+        # Whoever has left hears no answer.
+        with suppress(BrokenPipeError), connection, connection.makefile("wb", buffering=0) as out:
             out.write(json.dumps(GREETING).encode() + b"\n")
             data = b""
             while True:
