@@ -91,9 +91,22 @@ def _ed25519() -> paramiko.Ed25519Key:
 
 
 class _Transport(paramiko.Transport):
-    """Knows the paths of socket forwards, which paramiko doesn't parse."""
+    """Knows the paths of socket forwards, which paramiko doesn't parse.
+
+    And answers a request before what was asked for begins: a command that has ended before its
+    client knows that it was granted is a refusal to it.
+    """
 
     streamlocal_path = ""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        self.once_answered: list[threading.Thread] = []
+
+    def _send_user_message(self, data: paramiko.Message) -> None:
+        super()._send_user_message(data)  # type: ignore[misc]
+        while threading.current_thread() is self and self.once_answered:
+            self.once_answered.pop().start()
 
     def _parse_channel_open(self, m: paramiko.Message) -> None:
         if m.get_text() == _STREAMLOCAL:
@@ -148,7 +161,8 @@ class _Server(paramiko.ServerInterface):
         return paramiko.OPEN_SUCCEEDED
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
-        threading.Thread(target=self._run, args=(channel, command.decode()), daemon=True).start()
+        run = threading.Thread(target=self._run, args=(channel, command.decode()), daemon=True)
+        self._transport.once_answered.append(run)
         return True
 
     def _run(self, channel: paramiko.Channel, command: str) -> None:
