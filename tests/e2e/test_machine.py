@@ -37,7 +37,9 @@ def test_facts(lima: Instance) -> None:
 
 
 def test_clock_is_the_hosts(lima: Instance) -> None:
-    assert abs(float(lima.run("date +%s.%N").stdout) - time.time()) < 1.5
+    before = time.time()
+    now = float(lima.run("date +%s.%N").stdout)
+    assert before - 1.2 < now < time.time() + 1.2  # a busy machine delays the answer
 
 
 def test_nothing_of_the_host_is_in_the_guest(lima: Instance) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,8 @@ def test_a_vm_goes_back_and_is_doubled(lima_fresh: Instance, lima_docker_host: s
     pid = busy(vm)
     vm.snapshot("busy")
     assert vm.run("pgrep -xf 'sleep 100000'").stdout == pid  # it runs on
+    before = time.time()
+    assert before - 1.2 < float(vm.run("date +%s.%N").stdout) < time.time() + 1.2
 
     mess_up(vm)
     assert lie_in(vm.dir, b"after-the-snapshot")

@@ -13,7 +13,7 @@ import pytest
 
 from pytest_lima.boot import Booted
 from pytest_lima.errors import InstanceDiedError, LimaError
-from pytest_lima.guest import identity
+from pytest_lima.guest import identity, readiness
 from pytest_lima.guest.hostkeys import HostKeys
 from pytest_lima.guest.identity import Kept
 from pytest_lima.lima import logs
@@ -91,6 +91,7 @@ def qemu(instance: Path, monkeypatch: pytest.MonkeyPatch) -> Qemu:
     one = Qemu(instance)
     monkeypatch.setattr(baking, "Monitor", one)
     monkeypatch.setattr(identity, "keep", lambda connection, host: Kept("token", host))
+    monkeypatch.setattr(readiness, "set_clock", lambda connection: one.told.append("clock set"))
     return one
 
 
@@ -114,7 +115,7 @@ def test_a_vm_is_kept(
 ) -> None:
     golden = bake(booted, environ, folder, "k1", "template:debian")
     assert qemu.told == ["stop", "migrate-set-parameters", "migrate", "query-block",
-                         "blockdev-snapshot-sync", "cont", "disconnect"]  # fmt: skip
+                         "blockdev-snapshot-sync", "cont", "disconnect", "clock set"]  # fmt: skip
     assert (golden.state.read_bytes(), golden.user, golden.name) == (b"memory", "ann", "pl-1")
     assert golden.kept == Kept("token", "lima-pl-1") and golden.layer_format == "qcow2"
     assert golden.host_keys == {"ssh-ed25519": "AAAA"}
