@@ -6,7 +6,6 @@ booted, runs commands and gets a file, so all of the plugin has been loaded.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -46,7 +45,7 @@ def _mebibytes(program: str, *args: str) -> float:
         (folder / "conftest.py").write_text(PEAK)
         argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *args]
         subprocess.run(
-            [*argv, f"--rootdir={folder}", str(folder)], env={**os.environ}, cwd=folder,
+            [*argv, f"--rootdir={folder}", str(folder)], cwd=folder,
             check=True, capture_output=True, timeout=DEADLINE,
         )  # fmt: skip
         return float((folder / "peak").read_text()) / 1024  # in KiB

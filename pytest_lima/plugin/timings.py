@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from pytest_lima.observer import Observer
+from pytest_lima.observer import Observer, Relay
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,16 @@ class Timing:
         yield f"lima {self.instance} {self.outcome}", f"{self.seconds:.2f}"
 
 
-class Timings(Observer):
-    """Tells another observer everything, and notes when it was told.
+class Timings(Relay):
+    """Passes everything on, and notes when.
 
     Attributes:
         all: What has ended so far, the first one first.
     """
 
     def __init__(self, observer: Observer) -> None:
+        super().__init__(observer)
         self.all: list[Timing] = []
-        self._observer = observer
         self._begun: dict[str, list[tuple[str, float]]] = {}
         self._taken = 0
         self._lock = threading.Lock()  # a test may start VMs in threads of its own
@@ -61,30 +61,22 @@ class Timings(Observer):
             begun = self._begun.setdefault(instance, [])
             if not begun or begun[-1][0] != phase:
                 begun.append((phase, time.monotonic()))
-        self._observer.phase(instance, phase)
-
-    def tick(self, line: str) -> None:
-        """Nothing to note."""
-        self._observer.tick(line)
+        super().phase(instance, phase)
 
     def ready(self, instance: str, seconds: float) -> None:
         """The last phase has ended well."""
         self._end(instance, "ready")
-        self._observer.ready(instance, seconds)
+        super().ready(instance, seconds)
 
     def joined(self, instance: str, seconds: float) -> None:
         """There may have been no phase at all."""
         self._end(instance, "joined", seconds)
-        self._observer.joined(instance, seconds)
+        super().joined(instance, seconds)
 
     def failed(self, instance: str) -> None:
         """The last phase didn't end well."""
         self._end(instance, "failed")
-        self._observer.failed(instance)
-
-    def warn(self, message: str) -> None:
-        """Nothing to note."""
-        self._observer.warn(message)
+        super().failed(instance)
 
     def _end(self, instance: str, outcome: str, seconds: float = 0.0) -> None:
         now = time.monotonic()

@@ -123,7 +123,13 @@ class Workers:
     def tell(
         self, kept: Sequence[Kept], problems: Sequence[str], timings: Sequence[Timing]
     ) -> None:
-        """In a worker, at its end: what it leaves, for a controller that has another ledger."""
+        """In a worker, at its end: what its controller can't know, or has no ledger to look at.
+
+        Args:
+            kept: What it has left behind.
+            problems: What it could not remove.
+            timings: Of what it has started, which no ledger has.
+        """
         if self._input is None:
             return
         self._config.workeroutput[_TIMINGS] = [  # type: ignore[attr-defined]
@@ -163,7 +169,9 @@ class Workers:
         ledger = Ledger()
         deadline = time.monotonic() + _LEAVE_TIMEOUT
         while ledger.members(self._id) and time.monotonic() < deadline:
-            time.sleep(0.05)  # they leave some time before they end, which could be waited for
+            time.sleep(
+                0.05
+            )  # leaving is a file that goes; their end could be waited for, but is later
 
 
 class Boots:

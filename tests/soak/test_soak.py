@@ -44,7 +44,7 @@ class Seen:
 
     def check(self, vm: Instance) -> None:
         before = time.time()
-        said = vm.run(ASK, user=None).stdout.split()
+        said = vm.run(ASK).stdout.split()
         after = time.time()
         host, machine, uuid, clock, failed, trouble, iid, left = said
         assert host == f"lima-{vm.name}"

@@ -12,20 +12,11 @@ from pytest_lima.errors import LimaError
 from pytest_lima.lima import identity
 from pytest_lima.ownership.ledger import Ledger
 from pytest_lima.ownership.pool import Pool
-from pytest_lima.settings import resolve
 from pytest_lima.spec import machine_spec
 
 if TYPE_CHECKING:
     from conftest import Recorder
     from fakelima.control import FakeLima
-
-
-@pytest.fixture
-def pool(fake_lima: FakeLima, observer: Recorder) -> Callable[..., Pool]:
-    def make(**options: str) -> Pool:
-        return Pool(resolve(options, os.environ, {}), os.environ, observer)
-
-    return make
 
 
 def test_a_reset_is_for_who_uses_it_alone(pool: Callable[..., Pool], fake_lima: FakeLima) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,22 +11,11 @@ import pytest
 
 from pytest_lima.errors import LimaError, ProvisionError
 from pytest_lima.ownership.pool import Pool
-from pytest_lima.settings import resolve
 from pytest_lima.spec import MachineSpec, machine_spec
 
 if TYPE_CHECKING:
     from conftest import Recorder
     from fakelima.control import FakeLima
-
-
-@pytest.fixture
-def pool(fake_lima: FakeLima, observer: Recorder) -> Callable[..., Pool]:
-    """Makes the pool of a run."""
-
-    def make(**options: str) -> Pool:
-        return Pool(resolve(options, os.environ, {}), os.environ, observer)
-
-    return make
 
 
 @pytest.fixture
