@@ -133,7 +133,8 @@ def suite(again: Callable[..., Run], tmp_path: Path) -> Callable[..., tuple[Run,
     def run(program: str, *args: str, conftest: str = "", **env: str) -> tuple[Run, int, str]:
         (tmp_path / "test_it.py").write_text(program)
         (tmp_path / "conftest.py").write_text(conftest)
-        made = again(str(tmp_path), f"--rootdir={tmp_path}", *args)
+        # These are about warm start, however the rest of the suite is run.
+        made = again(str(tmp_path), f"--rootdir={tmp_path}", "--lima-start=auto", *args)
         made.env |= env
         status, output = made.finish(tmp_path)
         return made, status, output
@@ -149,7 +150,7 @@ def facts_of(folder: Path) -> list[dict[str, str]]:
 def test_the_first_run_keeps_what_the_second_wakes_up_from(
     suite: Callable[..., tuple[Run, int, str]], tmp_path: Path
 ) -> None:
-    run, status, output = suite(ONE, "--lima-start=auto")
+    run, status, output = suite(ONE)
     assert status == 0
     assert "being kept for warm starts" in output and "waking up" not in output
     [first] = facts_of(tmp_path)
@@ -234,7 +235,7 @@ def test_runs_killed_with_a_whole_guest_leave_nothing(
     inside = tmp_path / "inside"
     chance = random.Random(5)
     for _ in range(KILLS_WHEN_READY):
-        run = again(str(tmp_path), f"--rootdir={tmp_path}")
+        run = again(str(tmp_path), f"--rootdir={tmp_path}", "--lima-start=auto")
         process = run.start(tmp_path)
         run.await_file(inside, 300)  # all but the first have a guest that wakes up
         inside.unlink()
