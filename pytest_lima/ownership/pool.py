@@ -48,7 +48,11 @@ class _Member:
 
 
 class Pool:
-    """Machines by what they are."""
+    """Machines by what they are.
+
+    Attributes:
+        clones: Those that were made of others with ``Instance.clone``, in that order.
+    """
 
     def __init__(
         self,
@@ -77,6 +81,7 @@ class Pool:
         self._guard = Guard(environ)
         self._hosts: dict[tuple[str, str | None], Host] = {}
         self._members: dict[str, _Member] = {}
+        self.clones: list[Instance] = []
         self._swept = False
 
     @property
@@ -191,6 +196,8 @@ class Pool:
 
     def _adopt(self, order: Order, instance: Instance) -> None:
         self._members[order.name] = _Member(order, instance)
+        if order.kept is not None:
+            self.clones.append(instance)
 
     def _discard(self, name: str) -> None:
         record = self._ledger.read(name)

@@ -66,8 +66,7 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Refuse what a marker asks of a test that can't have it, and freshen what is to be fresh."""
     marks.check(item)
-    item.config.stash[session_key].renew(item)
-    item.config.stash[session_key].freshen(item)
+    item.config.stash[session_key].begin(item)
 
 
 @pytest.hookimpl(tryfirst=True)

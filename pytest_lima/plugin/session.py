@@ -1,9 +1,8 @@
-"""What a pytest session knows of Lima: its settings, who will want which VM, and the pool."""
+"""What a pytest session knows of Lima: its settings, which VM is whose, and the pool."""
 
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -11,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_lima.errors import HostError, LimactlMissingError, LimactlVersionError
-from pytest_lima.lima.engines import CONTAINERD, DOCKER, ENGINES
-from pytest_lima.plugin.marks import Ask, ask_of, fresh_spec, own_spec, uses_lima
+from pytest_lima.lima.engines import ENGINES
+from pytest_lima.plugin.marks import Ask, ask_of, own_spec, uses_lima
 from pytest_lima.plugin.signals import Signals
+from pytest_lima.plugin.wanted import Wanted
 from pytest_lima.plugin.xdist import Workers
 from pytest_lima.settings import Settings
 from pytest_lima.spec import MachineSpec
@@ -24,13 +24,6 @@ if TYPE_CHECKING:
     from pytest_lima.plugin.timings import Timing, Timings
 
 session_key = pytest.StashKey["LimaSession"]()
-
-# Which engine a test needs is told by the fixtures it uses.
-_ENGINE_FIXTURES = {
-    "lima_docker_host": DOCKER,
-    "lima_docker_env": DOCKER,
-    "lima_containerd_address": CONTAINERD,
-}
 
 
 class LimaSession:
@@ -53,12 +46,11 @@ class LimaSession:
         self._pool: Pool | None = None
         self._timings: Timings | None = None
         self._numbers: dict[Ask, int] = {}
-        self._wanted: Counter[Ask] = Counter()
-        self._fresh_wanted: Counter[MachineSpec] = Counter()
-        self._engines: dict[Ask, frozenset[str]] = {}
+        self._wanted = Wanted()
         self._machines: dict[Ask, Instance] = {}
         self._made_by_factory: list[Instance] = []
         self._fresh: Instance | None = None
+        self._earlier_clones = 0
         self._end: Callable[[], object] | None = None
 
     @property
@@ -96,22 +88,23 @@ class LimaSession:
     def expect(self, items: Sequence[pytest.Item]) -> None:
         """Take in the tests that will run."""
         self.in_use = any(uses_lima(item) for item in items)
-        asking = [(item, ask) for item in items if (ask := ask_of(item)) is not None]
-        self._wanted = Counter(ask for _, ask in asking)
-        self._fresh_wanted = Counter(filter(None, map(fresh_spec, items)))
-        for item, ask in asking:
-            names: Sequence[str] = getattr(item, "fixturenames", ())
-            asked = {_ENGINE_FIXTURES[name] for name in names if name in _ENGINE_FIXTURES}
-            self._engines[ask] = self._engines.get(ask, frozenset()) | asked
+        self._wanted.expect(items)
         if self.in_use and not self._config.getoption("collectonly"):
             self.workers.join()
 
+    def begin(self, item: pytest.Item) -> None:
+        """A test is about to be set up: it gets living VMs, and a clean one if it wants that.
+
+        Raises:
+            LimaError: Whatever kept one from being made anew.
+        """
+        self._earlier_clones = len(self._clones)
+        self._renew(item)
+        self._freshen(item)
+
     def finished(self, item: pytest.Item) -> None:
         """A test has run; its VM has one user less."""
-        ask = ask_of(item)
-        if ask is not None:
-            self._wanted[ask] -= 1
-        self._fresh_wanted.subtract(filter(None, [fresh_spec(item)]))
+        self._wanted.finished(item)
 
     def note_end(self, end: Callable[[], object]) -> None:
         """How to end the `lima` fixture that is being set up, and all that depends on it."""
@@ -121,7 +114,8 @@ class LimaSession:
         """End the `lima` fixture if ``item`` was the last test that wanted its VM."""
         __tracebackhide__ = True
         ask = ask_of(item)
-        if ask is not None and self._wanted[ask] <= 0 and ask in self._machines and self._end:
+        wanted = ask is None or self._wanted.has_more(ask)
+        if not wanted and ask in self._machines and self._end:
             end, self._end = self._end, None
             end()
 
@@ -132,22 +126,12 @@ class LimaSession:
             LimaError: Whatever kept it from being ready.
         """
         filled = ask.spec.filled(self.settings, template, overrides)
-        engines = self._engines_for(self._engines.get(ask, frozenset()))
+        engines = self._engines_for(self._wanted.engines_of(ask))
         wanted = replace(filled, engines=engines)
         self._machines[ask] = self._guarded(
             lambda: self.pool.create(wanted, None) if ask.fresh else self.pool.acquire(wanted)
         )
         return self._machines[ask]
-
-    def freshen(self, item: pytest.Item) -> None:
-        """Take away what earlier tests have left in the VM of a test that wants it fresh.
-
-        Raises:
-            LimaError: It could not be started again.
-        """
-        ask = ask_of(item)
-        if ask is not None and ask.fresh and ask in self._machines:
-            self._machines[ask].reset()
 
     def create_fresh(
         self, item: pytest.Item, template: str, overrides: Mapping[str, Any]
@@ -159,9 +143,9 @@ class LimaSession:
         """
         spec = own_spec(item)
         filled = spec.filled(self.settings, template, overrides)
-        engines = self._engines_for(frozenset[str]().union(*self._engines.values()))
+        engines = self._engines_for(self._wanted.engines)
         wanted = replace(filled, engines=engines)
-        later = self._fresh_wanted[spec] - 1
+        later = self._wanted.fresh_after_this(spec)
         self._fresh = self._guarded(lambda: self.pool.create_fresh(wanted, later))
         return self._fresh
 
@@ -200,7 +184,7 @@ class LimaSession:
         Raises:
             CleanupError: It can't be removed.
         """
-        if any(count > 0 and one.spec == ask.spec for one, count in self._wanted.items()):
+        if self._wanted.has_more_of(ask.spec):
             return  # another folder's tests may come to the same machine
         ended = [self._machines.pop(one) for one in [*self._machines] if one.spec == ask.spec]
         for instance in ended:
@@ -217,24 +201,8 @@ class LimaSession:
             self.pool.release(self._made_by_factory.pop())
 
     def machines_of(self, item: pytest.Item) -> list[Instance]:
-        """The running VMs that a test could use."""
-        ask = ask_of(item)
-        held = [self._machines[ask]] if ask in self._machines else []
-        names: Sequence[str] = getattr(item, "fixturenames", ())
-        if self._fresh is not None and "lima_fresh" in names:
-            held.append(self._fresh)
-        return held + (self._made_by_factory if "lima_factory" in names else [])
-
-    def renew(self, item: pytest.Item) -> None:
-        """Before a test: a VM of it that has died is made anew, if that was asked for.
-
-        Raises:
-            LimaError: Whatever kept the new one from being ready.
-        """
-        if self.settings.recreate:
-            for machine in self.machines_of(item):
-                if machine.cause_of_death() is not None:
-                    self.pool.renew(machine)
+        """The running VMs that a test could use, with those that it has cloned."""
+        return self._given_to(item) + self._clones[self._earlier_clones :]
 
     def close(self) -> bool:
         """End all that is left; whether that went well."""
@@ -247,6 +215,32 @@ class LimaSession:
             self.workers.tell(self.pool.kept, self.problems, self.timings)
             self.problems += self.workers.problems
         return not self.problems
+
+    def _given_to(self, item: pytest.Item) -> list[Instance]:
+        """Those that it has from fixtures."""
+        ask = ask_of(item)
+        held = [self._machines[ask]] if ask in self._machines else []
+        names: Sequence[str] = getattr(item, "fixturenames", ())
+        if self._fresh is not None and "lima_fresh" in names:
+            held.append(self._fresh)
+        return held + (self._made_by_factory if "lima_factory" in names else [])
+
+    @property
+    def _clones(self) -> list[Instance]:
+        return self._pool.clones if self._pool is not None else []
+
+    def _renew(self, item: pytest.Item) -> None:
+        """A VM that has died is made anew, if that was asked for."""
+        if self.settings.recreate:
+            for machine in self._given_to(item):
+                if machine.cause_of_death() is not None:
+                    self.pool.renew(machine)
+
+    def _freshen(self, item: pytest.Item) -> None:
+        """Take away what earlier tests have left in the VM of a test that wants it fresh."""
+        ask = ask_of(item)
+        if ask is not None and ask.fresh and ask in self._machines:
+            self._machines[ask].reset()
 
     def _engines_for(self, asked: frozenset[str]) -> frozenset[str]:
         chosen = self.settings.engine

@@ -51,6 +51,44 @@ def test_a_failed_test_shows_the_logs_of_its_vms(pytester, fake_lima):
     fake_lima.assert_clean()
 
 
+def test_a_failed_test_shows_the_logs_of_what_it_has_cloned_itself(pytester, fake_lima):
+    # The fake has no memory to keep, so a clone is booted here.
+    pytester.makeconftest("""
+        import pytest
+        from pytest_lima.guest.identity import Kept
+        from pytest_lima.warm import fit, snapshots, start
+        from pytest_lima.warm.store import Golden
+
+        @pytest.fixture(scope="session", autouse=True)
+        def booted_clones():
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(fit, "unfit_machine", lambda *_: None)
+                patch.setattr(snapshots, "bake", lambda booted, environ, folder, key, template:
+                              Golden(folder, key, booted.info.name, template, Kept("t", "h"),
+                                     "ann", {}, "disk-1", "raw", ("pl-1",)))
+                patch.setattr(start, "wake_up", lambda order, golden: order.cold(lambda _: None))
+                yield
+    """)
+    pytester.makepyfile("""
+        def test_passes(lima):
+            lima.clone()
+
+        def test_fails(lima):
+            print(f"cloned {lima.clone().name}")
+            assert 0
+
+        def test_makes_none(lima):
+            assert 0
+    """)
+    result = pytester.runpytest("--lima-start=cold")
+    result.assert_outcomes(passed=1, failed=2)
+    text = result.stdout.str()
+    [clone] = re.findall(r"(?m)^cloned (pl-\w+)$", text)
+    lima, *_ = re.findall(r"lima (pl-\w+): ready", text)
+    assert re.findall(r"\n-+ lima console of (.*?) -+(?=\n)", text) == [lima, clone, lima]
+    fake_lima.assert_clean()
+
+
 def test_a_failed_boot_is_five_lines_for_each_test(pytester, fake_lima):
     fake_lima.scenario("provision-failed")
     pytester.makepyfile("def test_one(lima): pass\ndef test_two(lima): pass")
