@@ -22,7 +22,7 @@ from table import Row, show
 TEST = """
 import os, time
 import pytest
-from pytest_lima.guest import sockets
+from pytest_lima.guest import answers
 
 @pytest.mark.parametrize("number", range(int(os.environ["TESTS"])))
 def test_it(lima, lima_docker_host, number, pytestconfig):
@@ -35,7 +35,7 @@ def test_reset(lima, lima_docker_host, pytestconfig):
     if "RESET" in os.environ:
         begun = time.time()
         lima.reset()
-        sockets.ping("docker", lima.dir / "pl" / "docker.sock")
+        answers.ping("docker", lima.dir / "pl" / "docker.sock")
         (pytestconfig.rootpath / "reset").write_text(str(time.time() - begun))
 """
 BASELINE = "`limactl start` and `/_ping`"

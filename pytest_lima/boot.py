@@ -18,7 +18,7 @@ from pytest_lima.errors import (
     LimaError,
     StartError,
 )
-from pytest_lima.guest import hostkeys, power, readiness
+from pytest_lima.guest import clock, hostkeys, power, readiness
 from pytest_lima.guest.hostkeys import HostKeys
 from pytest_lima.guest.readiness import Waiting
 from pytest_lima.guest.sockets import SocketForward
@@ -211,7 +211,7 @@ class Boot:
                 self._filled.provision,
                 folder / f"{self._name}-cloud-init.log",
             )
-            readiness.set_clock(connection)
+            clock.correct(connection)
             if self._filled.sockets:
                 awaited = " and ".join(self._filled.sockets)
                 self._observer.phase(self._name, f"waiting for {awaited}")

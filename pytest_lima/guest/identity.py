@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_lima.errors import ConnectionLostError, StartError
-from pytest_lima.guest import commands, readiness
+from pytest_lima.guest import clock, commands
 from pytest_lima.guest.ssh import Connection
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def wake(connection: Connection, kept: Kept, hostname: str, iid: str = "") -> No
     if problems:
         raise StartError("the guest did not wake up as it should", seen="; ".join(problems))
     if abs(drift) > _CLOCK_TOLERANCE:  # on a busy machine that is the way here and back
-        readiness.set_clock(connection)
+        clock.correct(connection)
 
 
 def _seconds(text: str) -> float:

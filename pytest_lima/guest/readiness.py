@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pytest_lima.errors import ConnectionLostError, LimaError, ProvisionError, ReadyTimeoutError
-from pytest_lima.guest import sockets
+from pytest_lima.guest import answers
 from pytest_lima.guest.commands import run
 from pytest_lima.guest.ssh import Connection, NotYetError
 
@@ -25,8 +25,6 @@ T = TypeVar("T")
 _INTERVAL = 0.2
 _LINES_SHOWN = 12
 _COMMAND_TIMEOUT = 60.0
-_CLOCK_TOLERANCE = 1.0
-_CLOCK_TRIES = 3
 _OUTPUT_LOG = "/var/log/cloud-init-output.log"
 
 # cloud-init writes result.json as its very last act (doc: reference/... "result.json").
@@ -48,7 +46,6 @@ sudo -n tail -c 200000 {_OUTPUT_LOG} 2>/dev/null || true
 _STAGE = " running 'modules:final' at "
 _EXECUTING = re.compile(r"LIMA \S+\| Executing (\S+)")
 _FAILED = re.compile(r"LIMA \S+\| WARNING: Failed to execute (\S+)")
-_TIME = re.compile(r"(?m)^(?:(\d+\.\d+)|(\d+))$")
 _SCRIPT_INDEX = re.compile(r"/provision\.(\w+)/(\d{8})$")
 
 
@@ -83,7 +80,7 @@ class Waiting:
             self.alive()
             try:
                 return attempt()
-            except (NotYetError, sockets.NotAnsweringError) as error:
+            except (NotYetError, answers.NotAnsweringError) as error:
                 last[:] = [error.seen or error.what]
                 return None
             except ConnectionLostError:
@@ -160,35 +157,6 @@ def cloud_init_status(connection: Connection) -> dict[str, Any]:
     )
 
 
-def set_clock(connection: Connection) -> None:
-    """Bring the guest's clock within a second of the host's.
-
-    Raises:
-        ReadyTimeoutError: It can't be set.
-    """
-    drift = _drift(connection)
-    if abs(drift) > _CLOCK_TOLERANCE:
-        # Asked again, as a connection's first command waits for its shell: on a slow machine
-        # that alone is seconds, and others may use this VM's clock.
-        drift = _drift(connection)
-    late = 0.0  # how long sudo and a shell take to get to it, on a slow machine seconds
-    for _ in range(_CLOCK_TRIES):
-        if abs(drift) <= _CLOCK_TOLERANCE:
-            return
-        now = time.time() + late
-        # A busybox takes whole seconds only.
-        line = f"date -u -s @{now:.3f} || date -u -s @{now:.0f}"
-        run(connection, line, user="root", check=False)
-        drift = _drift(connection)
-        late -= drift
-    if abs(drift) > _CLOCK_TOLERANCE:
-        raise ReadyTimeoutError(
-            f"the guest's clock is {drift:+.1f} s off and can't be set",
-            ran="date -u -s in the guest",
-            remedy="check time services and sudo in the template",
-        )
-
-
 def await_engines(waiting: Waiting, paths: Mapping[str, Path]) -> None:
     """Wait until every engine has answered over its forwarded socket.
 
@@ -196,19 +164,7 @@ def await_engines(waiting: Waiting, paths: Mapping[str, Path]) -> None:
         ReadyTimeoutError: One didn't.
     """
     for engine, path in paths.items():
-        waiting.until(f"answer from {engine}", lambda e=engine, p=path: sockets.ping(e, p))  # type: ignore[misc]
-
-
-def _drift(connection: Connection) -> float:
-    """Seconds the guest is ahead; the round trip is taken as half each way."""
-    before = time.time()
-    said = run(connection, "date +%s.%N; date +%s", timeout=_COMMAND_TIMEOUT).stdout
-    guest = _TIME.search(said)
-    if guest is None:
-        raise LimaError("the guest's time can't be read", ran="date +%s.%N", seen=said)
-    # A busybox without %N has whole seconds alone; half of one is their middle.
-    seconds = float(guest[1]) if guest[1] else float(guest[2]) + 0.5
-    return seconds - (before + time.time()) / 2
+        waiting.until(f"answer from {engine}", lambda e=engine, p=path: answers.ping(e, p))  # type: ignore[misc]
 
 
 def _json(text: str) -> dict[str, Any]:

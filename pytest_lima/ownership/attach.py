@@ -16,11 +16,12 @@ from typing import Any
 
 from pytest_lima.boot import Booted
 from pytest_lima.errors import InstanceDiedError
-from pytest_lima.guest import hostkeys, readiness, sockets
+from pytest_lima.guest import answers, clock, hostkeys, readiness
+from pytest_lima.guest.answers import NotAnsweringError
 from pytest_lima.guest.readiness import Waiting
-from pytest_lima.guest.sockets import NotAnsweringError, SocketForward
+from pytest_lima.guest.sockets import SocketForward
 from pytest_lima.guest.ssh import Address, connect
-from pytest_lima.lima import paths
+from pytest_lima.lima import engines, paths
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.limactl import InstanceInfo
 from pytest_lima.lima.vitals import Vitals
@@ -73,9 +74,9 @@ def attach(host: Host, folder: Path, ledger: Ledger, *, set_clock: bool) -> Boot
     # Several workers log in at once, which a slow guest's sshd doesn't take at the first try.
     connection = waiting.until("SSH", lambda: connect(address, keys))
     try:
-        if set_clock:
-            readiness.set_clock(connection)
         forward = _forward(state["sockets"], folder, address, host, waiting, ledger)
+        if set_clock and not _is_clock_right(forward):
+            clock.correct(connection)
     except BaseException:
         connection.close()
         raise
@@ -126,7 +127,13 @@ def _forward(
         return forward
 
 
+def _is_clock_right(forward: SocketForward | None) -> bool:
+    """Whether that can be seen without a command, which costs an emulated guest half a second."""
+    path = forward.sockets.get(engines.DOCKER) if forward else None
+    return path is not None and clock.is_right_by_docker(path)
+
+
 def _answers(forward: SocketForward) -> bool:
     with contextlib.suppress(NotAnsweringError):
-        return all(sockets.ping(name, path) for name, path in forward.sockets.items())
+        return all(answers.ping(name, path) for name, path in forward.sockets.items())
     return False

@@ -18,7 +18,7 @@ from typing import Any
 
 from pytest_lima.boot import Booted
 from pytest_lima.errors import InstanceDiedError, LimaError
-from pytest_lima.guest import identity, readiness
+from pytest_lima.guest import clock, identity
 from pytest_lima.lima import logs, process
 from pytest_lima.lima.qmp import Monitor
 from pytest_lima.warm.store import Golden
@@ -62,7 +62,7 @@ def bake(
     with Monitor(instance / "qmp.sock") as monitor, _standing_still(monitor):
         _write_state(monitor, folder / "state")
         layer, layer_format = _put_layer(monitor, instance, folder, environ)
-    readiness.set_clock(booted.connection)  # which has stood still as well
+    clock.correct(booted.connection)  # which has stood still as well
     return Golden(
         folder, key, booted.info.name, template, kept, booted.address.user,
         dict(booted.keys.keys), layer, layer_format, booted.booted_as,

@@ -23,7 +23,7 @@ from pytest_lima.errors import (
     ReadyTimeoutError,
     StartError,
 )
-from pytest_lima.guest import sockets
+from pytest_lima.guest import answers
 from pytest_lima.lima import accel, host
 from pytest_lima.settings import resolve
 
@@ -81,8 +81,8 @@ def test_a_reboot_keeps_the_disk_and_the_host_key(fake_lima):
 def test_engines_answer_over_forwarded_sockets(fake_lima):
     with lima_instance(engine="both") as vm:
         for _ in range(2):
-            assert sockets.ping("docker", Path(vm.docker_host.removeprefix("unix://"))) == "OK"
-            assert sockets.ping("containerd", Path(vm.containerd_address)) == "1.7.24"
+            assert answers.ping("docker", Path(vm.docker_host.removeprefix("unix://"))) == "OK"
+            assert answers.ping("containerd", Path(vm.containerd_address)) == "1.7.24"
             vm.reboot()
     fake_lima.assert_clean()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pytest_lima import Instance, lima_instance
-from pytest_lima.guest import sockets
+from pytest_lima.guest import answers
 from pytest_lima.observer import Observer
 
 ROUNDS = int(os.environ.get("PYTEST_LIMA_SOAK", "50"))
@@ -55,7 +55,7 @@ class Seen:
         assert uuid not in self.facts
         assert self.machines.setdefault(machine, vm.name) == vm.name
         self.facts.add(uuid)
-        sockets.ping("docker", Path(vm.docker_host.removeprefix("unix://")))
+        answers.ping("docker", Path(vm.docker_host.removeprefix("unix://")))
         assert vm.run("docker version -f '{{.Server.Version}}'").stdout.strip()
 
 

@@ -26,7 +26,7 @@ OWNERS = {
     "paramiko": "pytest_lima.guest.ssh",
     "tenacity": "pytest_lima.guest.readiness",
     "yaml": "pytest_lima.lima.template",
-    "h2": "pytest_lima.guest.sockets",
+    "h2": "pytest_lima.guest.answers",
     "qemu": "pytest_lima.lima.qmp",
     "filelock": "pytest_lima.ownership.ledger",
     "platformdirs": "pytest_lima.ownership.ledger",
@@ -93,7 +93,7 @@ def test_the_walk_sees_the_package() -> None:
     assert "pytest_lima.errors" in imports("pytest_lima.settings")
     assert "pytest_lima.lima.process" in imports("pytest_lima.lima.limactl")
     # h2 is imported inside functions, and for types: the former counts.
-    assert "h2.connection" in imports("pytest_lima.guest.sockets")
+    assert "h2.connection" in imports("pytest_lima.guest.answers")
     assert "pytest_lima.guest.commands" not in imports("pytest_lima.errors")
 
 

@@ -267,3 +267,35 @@ def connection(guest: Guest) -> Iterator[Connection]:
     one = guest.connect()
     yield one
     one.close()
+
+
+@pytest.fixture
+def engine(short_path: Path) -> Iterator[Callable[[Callable[[socket.socket], None]], Path]]:
+    """A socket behind which this function answers each connection."""
+    listeners: list[socket.socket] = []
+    threads: list[threading.Thread] = []
+
+    def start(serve: Callable[[socket.socket], None]) -> Path:
+        path = short_path / f"e{len(listeners)}"
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(path))
+        listener.listen()
+        listeners.append(listener)
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    sock, _ = listener.accept()
+                    with sock, contextlib.suppress(OSError):
+                        serve(sock)
+
+        threads.append(threading.Thread(target=accept))
+        threads[-1].start()
+        return path
+
+    yield start
+    for listener in listeners:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+    for thread in threads:
+        thread.join(10)

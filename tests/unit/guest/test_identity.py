@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_lima.errors import ConnectionLostError, StartError
-from pytest_lima.guest import identity, readiness
+from pytest_lima.guest import clock, identity
 from pytest_lima.guest.identity import Kept
 from pytest_lima.guest.ssh import Connection
 
@@ -81,7 +81,7 @@ def test_a_clock_that_seems_off_is_looked_at_again(
 ) -> None:
     """On a busy machine the answer takes its time."""
     again: list[object] = []
-    monkeypatch.setattr(readiness, "set_clock", again.append)
+    monkeypatch.setattr(clock, "correct", again.append)
     guest.misbehave = Waking()
     identity.wake(connection, KEPT, "lima-pl-new")
     assert again == []

@@ -7,16 +7,14 @@ from pathlib import Path
 import pytest
 
 from pytest_lima.errors import (
-    CommandError,
     ConnectionLostError,
-    LimaError,
     ProvisionError,
     ReadyTimeoutError,
     StartError,
 )
 from pytest_lima.guest import readiness
-from pytest_lima.guest.readiness import Waiting, await_engines, await_provisioned, set_clock
-from pytest_lima.guest.sockets import NotAnsweringError
+from pytest_lima.guest.answers import NotAnsweringError
+from pytest_lima.guest.readiness import Waiting, await_engines, await_provisioned
 from pytest_lima.guest.ssh import NotYetError
 
 OLD = {"DEPRECATED": ["Config key 'lists' is deprecated"]}
@@ -260,74 +258,6 @@ def test_a_connection_that_breaks_off_is_no_success(connection, guest, tmp_path)
         await_provisioned(connection, waiting(), SCRIPTS, tmp_path / "log")
 
 
-@pytest.fixture
-def clock(tool, tmp_path):
-    """A `date` of the guest with a clock of its own, as far from ours as this many seconds."""
-    drift = tmp_path / "drift"
-
-    def make(seconds: float, can_be_set: bool = True, nanoseconds: bool = True) -> Path:
-        drift.write_text(str(seconds))
-        setting = f"echo 0 >'{drift}'" if can_be_set else "echo 'date: not permitted' >&2; exit 1"
-        # As busybox's, which neither prints nor takes parts of a second.
-        whole = "-u*-s*@*.*) exit 1 ;; *%N) exec /usr/bin/date +%s. ;;"
-        precise = "" if nanoseconds else whole
-        form = "%.6f" if nanoseconds else "%d"
-        tool(
-            "date",
-            f"""case "$*" in {precise} -u*-s*) {setting} ;;
-            *) /usr/bin/date "$@" | awk -v d=$(cat '{drift}') '{{printf "{form}\\n", $1 + d}}'
-            esac""",
-        )
-        return drift
-
-    return make
-
-
-def test_a_clock_that_is_right_is_left_alone(connection, guest, clock) -> None:
-    clock(0)
-    set_clock(connection)
-    assert not any("date -u -s" in command for command in guest.commands)
-
-
-def test_a_first_answer_that_takes_long_sets_no_clock(connection, guest, tool, tmp_path) -> None:
-    """As while the guest starts the connection's shell."""
-    tool("date", f"mkdir '{tmp_path}/asked' 2>/dev/null && sleep 3; exec /usr/bin/date \"$@\"")
-    set_clock(connection)
-    assert not any("date -u -s" in command for command in guest.commands)
-
-
-@pytest.mark.parametrize("seconds", [-3600, 5, 1e9])
-def test_a_clock_that_is_off_is_set(connection, guest, clock, seconds: float) -> None:
-    drift = clock(seconds)
-    set_clock(connection)
-    assert drift.read_text() == "0\n"
-    [setting] = [command for command in guest.commands if "date -u -s" in command]
-    assert setting.startswith("exec sudo -n -H -u root")
-
-
-def test_a_clock_that_cannot_be_set(connection, clock) -> None:
-    clock(-90, can_be_set=False)
-    with pytest.raises(ReadyTimeoutError, match=r"-\d+\.\d s off and can't be set"):
-        set_clock(connection)
-
-
-def test_a_date_without_nanoseconds(connection, clock) -> None:
-    clock(0, nanoseconds=False)
-    set_clock(connection)
-    drift = clock(-90, nanoseconds=False)
-    set_clock(connection)
-    assert drift.read_text() == "0\n"
-
-
-def test_a_date_that_tells_no_time(connection, tool) -> None:
-    tool("date", "echo soon")
-    with pytest.raises(LimaError):
-        set_clock(connection)
-    tool("date", "exit 1")
-    with pytest.raises(CommandError):
-        set_clock(connection)
-
-
 def test_engines_are_awaited_each(monkeypatch) -> None:
     asked: list[tuple[str, Path]] = []
 
@@ -337,7 +267,7 @@ def test_engines_are_awaited_each(monkeypatch) -> None:
             raise NotAnsweringError("x", seen="refused")
         return "OK"
 
-    monkeypatch.setattr(readiness.sockets, "ping", ping)
+    monkeypatch.setattr(readiness.answers, "ping", ping)
     await_engines(waiting(), {"docker": Path("/d"), "containerd": Path("/c")})
     assert asked == [("docker", Path("/d"))] * 3 + [("containerd", Path("/c"))]
 

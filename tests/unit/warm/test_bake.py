@@ -13,7 +13,7 @@ import pytest
 
 from pytest_lima.boot import Booted
 from pytest_lima.errors import InstanceDiedError, LimaError
-from pytest_lima.guest import identity, readiness
+from pytest_lima.guest import clock, identity
 from pytest_lima.guest.hostkeys import HostKeys
 from pytest_lima.guest.identity import Kept
 from pytest_lima.lima import logs
@@ -91,7 +91,7 @@ def qemu(instance: Path, monkeypatch: pytest.MonkeyPatch) -> Qemu:
     one = Qemu(instance)
     monkeypatch.setattr(baking, "Monitor", one)
     monkeypatch.setattr(identity, "keep", lambda connection, host: Kept("token", host))
-    monkeypatch.setattr(readiness, "set_clock", lambda connection: one.told.append("clock set"))
+    monkeypatch.setattr(clock, "correct", lambda connection: one.told.append("clock set"))
     return one
 
 

@@ -1,0 +1,77 @@
+"""The guest's clock, within a second of the host's."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+from pytest_lima.errors import LimaError, ReadyTimeoutError
+from pytest_lima.guest import answers
+from pytest_lima.guest.answers import NotAnsweringError
+from pytest_lima.guest.commands import run
+from pytest_lima.guest.ssh import Connection
+
+_TOLERANCE = 1.0
+_TRIES = 3
+_COMMAND_TIMEOUT = 60.0
+_TIME = re.compile(r"(?m)^(?:(\d+\.\d+)|(\d+))$")
+
+
+def correct(connection: Connection) -> None:
+    """Bring the guest's clock within a second of the host's.
+
+    Raises:
+        ReadyTimeoutError: It can't be set.
+    """
+    drift = _drift(connection)
+    if abs(drift) > _TOLERANCE:
+        # Asked again, as a connection's first command waits for its shell: on a slow machine
+        # that alone is seconds, and others may use this VM's clock.
+        drift = _drift(connection)
+    late = 0.0  # how long sudo and a shell take to get to it, on a slow machine seconds
+    for _ in range(_TRIES):
+        if abs(drift) <= _TOLERANCE:
+            return
+        now = time.time() + late
+        # A busybox takes whole seconds only.
+        line = f"date -u -s @{now:.3f} || date -u -s @{now:.0f}"
+        run(connection, line, user="root", check=False)
+        drift = _drift(connection)
+        late -= drift
+    if abs(drift) > _TOLERANCE:
+        raise ReadyTimeoutError(
+            f"the guest's clock is {drift:+.1f} s off and can't be set",
+            ran="date -u -s in the guest",
+            remedy="check time services and sudo in the template",
+        )
+
+
+def is_right_by_docker(path: Path) -> bool:
+    """Whether the guest's clock was seen to be right by what its Docker says, without a command.
+
+    Docker tells the second and no more, so a right clock passes if the answer takes no turn of
+    a second; else the guest has to be asked.
+
+    Args:
+        path: Docker's forwarded socket.
+    """
+    before = time.time()
+    try:
+        said = answers.docker_date(path)
+    except NotAnsweringError:
+        return False
+    # It was between `before` and now here, and from `said` to a second later there.
+    return said is not None and time.time() - said <= _TOLERANCE >= said + 1 - before
+
+
+def _drift(connection: Connection) -> float:
+    """Seconds the guest is ahead; the round trip is taken as half each way."""
+    before = time.time()
+    said = run(connection, "date +%s.%N; date +%s", timeout=_COMMAND_TIMEOUT).stdout
+    guest = _TIME.search(said)
+    if guest is None:
+        raise LimaError("the guest's time can't be read", ran="date +%s.%N", seen=said)
+    # A busybox without %N has whole seconds alone; half of one is their middle.
+    seconds = float(guest[1]) if guest[1] else float(guest[2]) + 0.5
+    return seconds - (before + time.time()) / 2

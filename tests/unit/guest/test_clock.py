@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import email.utils
+import time
+from pathlib import Path
+
+import pytest
+
+from pytest_lima.errors import CommandError, LimaError, ReadyTimeoutError
+from pytest_lima.guest.clock import correct, is_right_by_docker
+
+
+@pytest.fixture
+def date(tool, tmp_path):
+    """A `date` of the guest with a clock of its own, as far from ours as this many seconds."""
+    drift = tmp_path / "drift"
+
+    def make(seconds: float, can_be_set: bool = True, nanoseconds: bool = True) -> Path:
+        drift.write_text(str(seconds))
+        setting = f"echo 0 >'{drift}'" if can_be_set else "echo 'date: not permitted' >&2; exit 1"
+        # As busybox's, which neither prints nor takes parts of a second.
+        whole = "-u*-s*@*.*) exit 1 ;; *%N) exec /usr/bin/date +%s. ;;"
+        precise = "" if nanoseconds else whole
+        form = "%.6f" if nanoseconds else "%d"
+        tool(
+            "date",
+            f"""case "$*" in {precise} -u*-s*) {setting} ;;
+            *) /usr/bin/date "$@" | awk -v d=$(cat '{drift}') '{{printf "{form}\\n", $1 + d}}'
+            esac""",
+        )
+        return drift
+
+    return make
+
+
+def test_a_clock_that_is_right_is_left_alone(connection, guest, date) -> None:
+    date(0)
+    correct(connection)
+    assert not any("date -u -s" in command for command in guest.commands)
+
+
+def test_a_first_answer_that_takes_long_sets_no_clock(connection, guest, tool, tmp_path) -> None:
+    """As while the guest starts the connection's shell."""
+    tool("date", f"mkdir '{tmp_path}/asked' 2>/dev/null && sleep 3; exec /usr/bin/date \"$@\"")
+    correct(connection)
+    assert not any("date -u -s" in command for command in guest.commands)
+
+
+@pytest.mark.parametrize("seconds", [-3600, 5, 1e9])
+def test_a_clock_that_is_off_is_set(connection, guest, date, seconds: float) -> None:
+    drift = date(seconds)
+    correct(connection)
+    assert drift.read_text() == "0\n"
+    [setting] = [command for command in guest.commands if "date -u -s" in command]
+    assert setting.startswith("exec sudo -n -H -u root")
+
+
+def test_a_clock_that_cannot_be_set(connection, date) -> None:
+    date(-90, can_be_set=False)
+    with pytest.raises(ReadyTimeoutError, match=r"-\d+\.\d s off and can't be set"):
+        correct(connection)
+
+
+def test_a_date_without_nanoseconds(connection, date) -> None:
+    date(0, nanoseconds=False)
+    correct(connection)
+    drift = date(-90, nanoseconds=False)
+    correct(connection)
+    assert drift.read_text() == "0\n"
+
+
+def test_a_date_that_tells_no_time(connection, tool) -> None:
+    tool("date", "echo soon")
+    with pytest.raises(LimaError):
+        correct(connection)
+    tool("date", "exit 1")
+    with pytest.raises(CommandError):
+        correct(connection)
+
+
+@pytest.fixture
+def docker(engine):
+    """A Docker in a guest whose clock is as far from ours as this many seconds."""
+
+    def start(seconds: float, takes: float = 0.0) -> Path:
+        def serve(sock) -> None:
+            sock.recv(65536)
+            date = email.utils.formatdate(int(time.time() + seconds), usegmt=True)
+            time.sleep(takes)
+            sock.sendall(f"HTTP/1.1 200 OK\r\nDate: {date}\r\nContent-Length: 2\r\n\r\nOK".encode())
+
+        return engine(serve)
+
+    return start
+
+
+def await_begin_of_a_second() -> None:
+    time.sleep(1.05 - time.time() % 1)
+
+
+def test_a_clock_is_seen_to_be_right_by_docker(docker) -> None:
+    path = docker(0)
+    await_begin_of_a_second()
+    assert is_right_by_docker(path)
+
+
+@pytest.mark.parametrize("seconds", [-1e6, -1.6, 1.6, 3600])
+def test_one_that_is_off_is_not(docker, seconds: float) -> None:
+    assert not is_right_by_docker(docker(seconds))
+
+
+def test_nor_one_of_which_an_answer_came_too_late(docker) -> None:
+    assert not is_right_by_docker(docker(0, takes=1.1))
+
+
+def test_nor_one_whose_docker_tells_nothing(engine, short_path) -> None:
+    def serve(sock) -> None:
+        sock.recv(65536)
+        sock.sendall(b"HTTP/1.1 200 OK\r\nDate: soon\r\nContent-Length: 2\r\n\r\nOK")
+
+    assert not is_right_by_docker(engine(serve))
+    assert not is_right_by_docker(short_path / "none")
