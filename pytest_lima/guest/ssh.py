@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import logging
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -197,6 +200,13 @@ class Connection:
                     self._sftp = None
             finally:
                 self._sftp_lock.release()
+
+
+def prepare() -> None:
+    """Have a thread load paramiko, which takes a third of a second that is often free."""
+    if "paramiko" not in sys.modules:
+        load = functools.partial(importlib.import_module, "paramiko")
+        threading.Thread(target=load, name="pytest-lima-import", daemon=True).start()
 
 
 def connect(address: Address, keys: HostKeys | None) -> Connection:

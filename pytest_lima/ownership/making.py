@@ -47,8 +47,13 @@ class Maker:
         observer: Observer,
         run: Run,
         adopt: Callable[[Order, Instance], None],
+        await_guard: Callable[[], None],
     ) -> None:
-        """``adopt`` gets each instance that nobody else does, for it to be given back."""
+        """Make them for a run.
+
+        ``adopt`` gets each instance that nobody else does, for it to be given back;
+        ``await_guard`` returns when a reaper watches over this process.
+        """
         self._ledger = ledger
         self._claims = claims
         self._ending = ending
@@ -56,6 +61,7 @@ class Maker:
         self._observer = observer
         self._run = run
         self._adopt = adopt
+        self._await_guard = await_guard
 
     def shared(self, order: Order) -> tuple[Order, Instance]:
         """An instance that others may use too; the order with its name.
@@ -224,6 +230,7 @@ class Maker:
     def _boot(self, order: Order, how: _How) -> tuple[Boot, Booted]:
         """Boot what is recorded as ours to start; nothing is left of it when that fails."""
         with self._given_up_on_failure(order.name):
+            self._await_guard()
             boot, booted = how(order, self._observer, self._ledger)
             write_state(booted)
         self._claims.ready(order.name)

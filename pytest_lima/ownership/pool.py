@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pytest_lima.errors import LimaError
+from pytest_lima.guest import ssh
 from pytest_lima.instance import Instance
 from pytest_lima.lima import host, paths, template
 from pytest_lima.lima.host import Host
@@ -67,18 +68,19 @@ class Pool:
         self._observer = observer
         self._ledger = ledger or Ledger()
         self._run = run or Run.alone()
+        self._guard = Guard(environ)
         claims = Claims(self._ledger, settings, self._run)
         self._ending = Ending(self._ledger, claims, settings, environ, observer.warn)
 
         def maker_of(observer: Observer) -> Maker:
             return Maker(
-                self._ledger, claims, self._ending, settings, observer, self._run, self._adopt
-            )
+                self._ledger, claims, self._ending, settings, observer, self._run, self._adopt,
+                self._guard.await_ready,
+            )  # fmt: skip
 
         self._maker = maker_of(observer)
         self._standby = Standby(settings.standby, maker_of, self._adopt, self._discard, observer)
         self._sweeper = Sweeper(self._ledger, environ, observer.warn)
-        self._guard = Guard(environ)
         self._hosts: dict[tuple[str, str | None], Host] = {}
         self._members: dict[str, _Member] = {}
         self.clones: list[Instance] = []
@@ -114,7 +116,7 @@ class Pool:
         order = self._order(spec, "")
         key = order.filled.key
         if key not in self._members:
-            self._prepare()
+            self._sweep()
             self._members[key] = _Member(*self._maker.shared(order))
         return self._members[key].instance
 
@@ -125,7 +127,7 @@ class Pool:
             LimaError: Whatever kept it from being ready; nothing of it is left.
         """
         order = self._order(spec, paths.instance_name(role))
-        self._prepare()
+        self._sweep()
         return self._maker.alone(order)
 
     def create_fresh(self, spec: MachineSpec, wanted: int) -> Instance:
@@ -139,7 +141,7 @@ class Pool:
             LimaError: Whatever kept it from being ready; nothing of it is left.
         """
         order = self._order(spec, paths.instance_name())
-        self._prepare()
+        self._sweep()
         instance = self._standby.take(order) or self._maker.alone(order)
         self._standby.fill(order, wanted)
         return instance
@@ -211,6 +213,9 @@ class Pool:
 
     def _order(self, spec: MachineSpec, name: str) -> Order:
         machine = self.host(spec.vmtype, spec.arch)
+        # Both get ready while limactl reads the template.
+        self._guard.call()
+        ssh.prepare()
         source = spec.template or DEFAULT_TEMPLATE
         text = machine.limactl.template(source)
         emulated = machine.accelerator.name == "tcg"
@@ -221,13 +226,11 @@ class Pool:
         return Order(machine, name, spec, filled, machine.timeout(settings), settings.start,
                      settings.warm_budget)  # fmt: skip
 
-    def _prepare(self) -> None:
-        """Before anything is made: a reaper watches over us, and the dead's are gone."""
-        self._guard.call()
+    def _sweep(self) -> None:
+        """Before anything is made or joined: the dead's are gone."""
         for name, why in self._sweeper.orphans().items():
             self._observer.warn(f"removed {name}, {why}")
         if not self._swept:
             self._swept = True
             for path, problem in self._ledger.unreadable().items():
                 self._observer.warn(f"the record {path} was left alone: {problem}")
-        self._guard.await_ready()

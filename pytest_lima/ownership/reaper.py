@@ -8,6 +8,7 @@ for and deleted as well. Light on purpose: no pytest, no paramiko, no yaml.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import select
@@ -35,7 +36,8 @@ def main(argv: list[str]) -> None:
     ledger = Ledger()
     _open_log()
     # Whoever waits for the end of our output, such as a CI runner's pipe, mustn't wait for us.
-    os.write(1, READY)
+    with contextlib.suppress(BrokenPipeError):  # it may be gone already
+        os.write(1, READY)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)

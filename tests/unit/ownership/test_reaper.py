@@ -28,6 +28,8 @@ class Scene:
     record: Record
     parent: subprocess.Popen[bytes]
     reaper: subprocess.Popen[bytes]
+    argv: list[str]
+    env: dict[str, str]
 
     def says(self, word: bytes) -> None:
         assert self.reaper.stdin is not None
@@ -60,7 +62,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     record = Record("pl-1", str(tmp_path), "/bin/true", "key", "run", owner, owner, state=READY,
                     leases=(owner,), used=time.time())  # fmt: skip
     ledger.write(record)
-    yield Scene(ledger, record, parent, reaper)
+    yield Scene(ledger, record, parent, reaper, argv, env)
     for process in (parent, reaper):
         process.kill()
         process.wait()
@@ -73,6 +75,20 @@ def test_what_a_killed_process_leaves_goes(scene: Scene, until: Callable[..., bo
     scene.kill_parent()
     assert until(lambda: scene.ledger.read("pl-1") is None)
     assert scene.reaper.wait(10) == 0
+
+
+def test_it_need_not_be_heard(scene: Scene, until: Callable[..., bool]) -> None:
+    """Its process was killed before it was ready."""
+    scene.kill_parent()
+    hears, says = os.pipe()
+    os.close(hears)
+    assert until(lambda: scene.ledger.read("pl-1") is None)
+    scene.ledger.write(scene.record)
+    again = subprocess.run(scene.argv, env=scene.env, stdin=subprocess.DEVNULL, stdout=says,
+                           stderr=subprocess.PIPE, timeout=30, check=False)  # fmt: skip
+    os.close(says)
+    assert (again.returncode, again.stderr) == (0, b"")
+    assert scene.ledger.read("pl-1") is None
 
 
 def test_it_waits_while_its_process_lives(scene: Scene) -> None:
