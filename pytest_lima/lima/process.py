@@ -12,6 +12,7 @@ import os
 import select
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -164,13 +165,28 @@ def run(argv: Sequence[str], *, env: Mapping[str, str], timeout: float) -> Compl
             start_new_session=True,
         )
         try:
-            returncode: int | None = popen.wait(timeout)
+            returncode: int | None = _await(popen, timeout)
         except subprocess.TimeoutExpired:
             returncode = None
         finally:
             # On Ctrl-C too: half a limactl must not run on behind our back.
             _end(popen)
         return Completed(tuple(argv), returncode, _read(out), _read(err))
+
+
+def _await(popen: subprocess.Popen[bytes], timeout: float) -> int:
+    """As its own ``wait``, which looks every 50 ms: half of what a quick limactl takes."""
+    deadline = time.monotonic() + timeout
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # an old kernel, or no descriptor is free
+            handle = os.pidfd_open(popen.pid)
+            try:
+                poll = select.poll()
+                poll.register(handle, select.POLLIN)
+                poll.poll(timeout * 1000)
+            finally:
+                os.close(handle)
+    return popen.wait(max(0.0, deadline - time.monotonic()))
 
 
 def _end(popen: subprocess.Popen[bytes]) -> None:
