@@ -7,6 +7,7 @@ import os
 import random
 import re
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +46,26 @@ def test_it(lima, lima_docker_host, pytestconfig):
     assert client.ping()
     client.close()
     (pytestconfig.rootpath / "facts.json").write_text(json.dumps([facts(lima)]))
+"""
+)
+MOUNTED = (
+    SEES
+    + """
+from pathlib import Path
+
+SEEN = Path(__file__).with_name("seen")
+SEEN.write_text("by the guest")
+
+@pytest.mark.lima(mounts=[str(SEEN.parent)])
+def test_it(lima, lima_docker_host, pytestconfig):
+    import docker
+    client = docker.DockerClient(base_url=lima_docker_host)
+    assert client.ping()
+    client.close()
+    assert lima.run(["cat", str(SEEN)]).stdout == "by the guest"
+    assert lima.run("ls /left", check=False).returncode
+    (pytestconfig.rootpath / "facts.json").write_text(json.dumps([facts(lima)]))
+    lima.run("echo so >/left && sync", user="root")  # its disk is not held any more
 """
 )
 TWO = (
@@ -273,14 +294,36 @@ def test_a_standby_stands_still_until_a_test_wants_it(
 def test_runs_killed_while_they_keep_a_vm_leave_no_half(
     suite: Callable[..., tuple[Run, int, str]],
 ) -> None:
-    """A machine that no other test has kept."""
+    """A machine that no other test has kept, and that ``pytest-lima bake`` keeps in the end."""
     program, own = "def test_it(lima): pass", '--lima-set=.env.OWN = "yes"'
     for step in ("state written", "layer put"):
         run, status, output = suite(program, own, conftest=KILLED, KILLED_WHEN=step)
         assert status == -9 and "booting" in output
     before = {path for path in kept(run) if "." not in path.name}
-    run, status, output = suite(program, own)
-    assert status == 0 and "booting" in output
+    run.env["PYTEST_LIMA_SET"] = '.env.OWN = "yes"'
+    run.argv = [str(Path(sys.executable).with_name("pytest-lima")), "bake"]
+    status, output = run.finish()
+    assert status == 0
+    assert re.search(r"(?m)^\S+ is kept; this VM was ready after \d+", output)
     assert len(set(kept(run)) - before) == 1
     assert not list((run.home / "_golden").glob("*.*-*"))
+    _, status, output = suite(program, own)
+    assert status == 0 and "waking up" in output and "booting" not in output
+    run.assert_nothing_left()
+
+
+@pytest.mark.timeout(1500)  # two boots
+def test_with_mounts_the_disk_is_kept_while_its_guest_runs(
+    suite: Callable[..., tuple[Run, int, str]], tmp_path: Path
+) -> None:
+    """Memory can't be, as QEMU doesn't keep a mount's side of it."""
+    run, status, output = suite(MOUNTED)
+    assert status == 0
+    assert "being kept for warm starts" in output
+    [first] = facts_of(tmp_path)
+    run, status, output = suite(MOUNTED)
+    assert status == 0
+    assert "booting a clone" in output and "being kept" not in output
+    [second] = facts_of(tmp_path)
+    assert not first.items() & second.items() - {("agent", True)}
     run.assert_nothing_left()
