@@ -26,7 +26,7 @@ from pytest_lima.guest.ssh import Address, Connection, connect
 from pytest_lima.lima import engines, evidence, logs, paths, process
 from pytest_lima.lima.events import EventLog
 from pytest_lima.lima.host import Host
-from pytest_lima.lima.limactl import InstanceInfo
+from pytest_lima.lima.info import InstanceInfo
 from pytest_lima.lima.qmp import Monitor
 from pytest_lima.lima.template import FilledTemplate
 from pytest_lima.observer import Observer

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from pytest_lima.errors import (
     CleanupError,
@@ -21,6 +18,7 @@ from pytest_lima.errors import (
     TemplateError,
 )
 from pytest_lima.lima import messages, process
+from pytest_lima.lima.info import InstanceInfo, parse
 
 MINIMUM = (2, 0, 0)
 _QUICK = 60.0
@@ -34,35 +32,6 @@ _PASSED = re.compile(
     r"PATH|HOME|USER|LOGNAME|LANG|LC_ALL|TERM|TMPDIR|XDG_CACHE_HOME|SSL_CERT_(FILE|DIR)"
     r"|(https?|no|all)_proxy|(HTTPS?|NO|ALL)_PROXY|QEMU_SYSTEM_\w+|LIMA_TEMPLATES_PATH"
 )
-
-
-@dataclass(frozen=True)
-class InstanceInfo:
-    """What ``limactl list`` says of an instance.
-
-    Attributes:
-        status: Lima's word: Running, Stopped, Broken, …; Running is not ready.
-        ssh_port: Stale while the instance is stopped.
-        memory: MiB.
-        config: The resolved lima.yaml.
-    """
-
-    name: str
-    status: str
-    dir: Path
-    vmtype: str
-    arch: str
-    cpus: int
-    memory: int
-    ssh_port: int
-    host_agent_pid: int
-    driver_pid: int
-    config: Mapping[str, Any] = field(repr=False)
-
-    @property
-    def user(self) -> str:
-        """The guest's login user."""
-        return str(self.config["user"]["name"])
 
 
 def find(configured: str | None, path: str | None) -> str:
@@ -175,7 +144,7 @@ class Limactl:
         """
         done = self.run("list", "--format=json", name)
         for line in done.stdout.splitlines():
-            info = _parse_info(line)
+            info = parse(line)
             if info is not None and info.name == name:
                 return info
         if "unmatched instances" in done.stderr:
@@ -264,23 +233,3 @@ def complaint(done: process.Completed) -> str:
         return "it did not end in time and was killed"
     said = messages.complaint(done.stderr) or done.stdout.strip()
     return said or f"exit status {done.returncode}"
-
-
-def _parse_info(line: str) -> InstanceInfo | None:
-    try:
-        entry = json.loads(line)
-        return InstanceInfo(
-            name=entry["name"],
-            status=entry["status"],
-            dir=Path(entry["dir"]),
-            vmtype=entry.get("vmType", ""),
-            arch=entry.get("arch", ""),
-            cpus=entry.get("cpus", 0),
-            memory=entry.get("memory", 0) // (1024 * 1024),
-            ssh_port=entry.get("sshLocalPort", 0),
-            host_agent_pid=entry.get("hostAgentPID", 0),
-            driver_pid=entry.get("driverPID", 0),
-            config=entry.get("config") or {},
-        )
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None

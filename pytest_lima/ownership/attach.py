@@ -23,7 +23,7 @@ from pytest_lima.guest.sockets import SocketForward
 from pytest_lima.guest.ssh import Address, connect
 from pytest_lima.lima import engines, paths
 from pytest_lima.lima.host import Host
-from pytest_lima.lima.limactl import InstanceInfo
+from pytest_lima.lima.info import InstanceInfo
 from pytest_lima.lima.vitals import Vitals
 from pytest_lima.ownership.ledger import Ledger
 

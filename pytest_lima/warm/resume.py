@@ -26,7 +26,8 @@ from pytest_lima.guest.ssh import Address, Connection, connect
 from pytest_lima.lima import evidence, logs, process
 from pytest_lima.lima.accel import qemu_binary
 from pytest_lima.lima.host import Host
-from pytest_lima.lima.limactl import InstanceInfo, Limactl
+from pytest_lima.lima.info import InstanceInfo
+from pytest_lima.lima.limactl import Limactl
 from pytest_lima.lima.qmp import Monitor
 from pytest_lima.lima.template import FilledTemplate
 from pytest_lima.observer import Observer

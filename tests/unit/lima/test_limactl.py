@@ -221,17 +221,7 @@ def test_inspect_finds_the_instance(fake, calls) -> None:
     info = fake(f"echo 'not json'\necho '{other}'\necho '{json.dumps(ENTRY)}'").inspect("pl-1")
     assert info is not None
     assert (info.name, info.status, info.dir) == ("pl-1", "Running", Path("/h/pl-1"))
-    assert (info.vmtype, info.arch, info.cpus, info.memory) == ("qemu", "x86_64", 2, 2048)
-    assert (info.ssh_port, info.host_agent_pid, info.driver_pid) == (60022, 11, 12)
-    assert info.user == "ann"
     assert calls() == ["list --format=json pl-1"]
-
-
-def test_inspect_of_a_broken_instance_has_what_there_is(fake) -> None:
-    broken = {"name": "pl-1", "status": "Broken", "dir": "/h/pl-1", "config": None}
-    info = fake(f"echo '{json.dumps(broken)}'").inspect("pl-1")
-    assert info is not None
-    assert (info.status, info.memory, info.driver_pid, info.config) == ("Broken", 0, 0, {})
 
 
 def test_inspect_of_an_unknown_instance(fake) -> None:
