@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from pytest_lima.errors import ConnectionLostError, HostKeyError
 from pytest_lima.guest.hostkeys import HostKeys
+from pytest_lima.guest.sftp import Sftp
 
 if TYPE_CHECKING:
     import paramiko
@@ -69,8 +70,7 @@ class Connection:
     ) -> None:
         self._transport = transport
         self._sessions = threading.BoundedSemaphore(_COMMAND_SESSIONS)
-        self._sftp: paramiko.SFTPClient | None = None
-        self._sftp_lock = threading.Lock()
+        self._sftp = Sftp(self._open_sftp)
         self._ended = threading.Condition()
         self.idle: list[Shell] = []
         self.host_key = host_key
@@ -143,23 +143,8 @@ class Connection:
             ConnectionLostError: The connection is gone.
             TimeoutError: sshd allowed no session for it in time.
         """
-        import paramiko
-
-        with self._sftp_lock, _lost():
-            if self._sftp is None:
-                channel = self._open(time.monotonic() + _CONNECT_TIMEOUT)
-                channel.settimeout(_CONNECT_TIMEOUT)  # for each answer
-                channel.invoke_subsystem("sftp")
-                self._sftp = paramiko.SFTPClient(channel)
-            try:
-                yield self._sftp
-            except TimeoutError:
-                self._sftp.close()  # late answers are nobody's
-                raise
-            finally:
-                used = self._sftp.get_channel()
-                if used is None or used.closed:
-                    self._sftp = None  # its server may die alone; the next use starts another
+        with _lost(), self._sftp.use() as client:
+            yield client
 
     def close(self) -> None:
         """End it, and with it every command that still runs over it."""
@@ -193,13 +178,15 @@ class Connection:
         with suppress(IndexError):
             self.idle.pop().close()
             return
-        if self._sftp_lock.acquire(blocking=False):
-            try:
-                if self._sftp is not None:
-                    self._sftp.close()
-                    self._sftp = None
-            finally:
-                self._sftp_lock.release()
+        self._sftp.drop()
+
+    def _open_sftp(self) -> paramiko.SFTPClient:
+        import paramiko
+
+        channel = self._open(time.monotonic() + _CONNECT_TIMEOUT)
+        channel.settimeout(_CONNECT_TIMEOUT)  # for each answer
+        channel.invoke_subsystem("sftp")
+        return paramiko.SFTPClient(channel)
 
 
 def prepare() -> None:

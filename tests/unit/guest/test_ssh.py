@@ -135,23 +135,6 @@ def test_what_needs_a_lost_connection_says_so(guest, connection, use) -> None:
             pytest.fail("there is no connection")
 
 
-def test_sftp_is_one_client(connection) -> None:
-    with connection.sftp() as one:
-        pass
-    with connection.sftp() as other:
-        assert other is one
-
-
-def test_sftp_is_had_again_when_its_server_has_died(connection) -> None:
-    with connection.sftp() as one:
-        pass
-    one.get_channel().close()
-    with pytest.raises(ConnectionLostError), connection.sftp() as same:
-        same.stat("/")
-    with connection.sftp() as other:
-        assert other.stat("/").st_mode
-
-
 def test_the_librarys_tracebacks_stay_out_of_the_log(guest, caplog) -> None:
     guest.accepts = False
     with caplog.at_level("DEBUG"), pytest.raises(NotYetError):

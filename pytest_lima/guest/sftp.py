@@ -1,0 +1,45 @@
+"""The SFTP client of a connection: one, made when it is needed and made again when it was lost."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import paramiko
+
+
+class Sftp:
+    """A client for one thread at a time."""
+
+    def __init__(self, open_: Callable[[], paramiko.SFTPClient]) -> None:
+        self._open = open_
+        self._client: paramiko.SFTPClient | None = None
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def use(self) -> Iterator[paramiko.SFTPClient]:
+        """The client, for this thread alone."""
+        with self._lock:
+            client = self._client = self._client or self._open()
+            try:
+                yield client
+            except TimeoutError:
+                client.close()  # late answers are nobody's
+                raise
+            finally:
+                used = client.get_channel()
+                if used is None or used.closed:
+                    self._client = None  # its server may die alone; the next use starts another
+
+    def drop(self) -> None:
+        """End its session unless it is in use."""
+        if self._lock.acquire(blocking=False):
+            try:
+                if self._client is not None:
+                    self._client.close()
+                    self._client = None
+            finally:
+                self._lock.release()
