@@ -160,7 +160,10 @@ def _file_of(inserted: Mapping[str, Any]) -> str:
     told = str(inserted.get("file") or "")
     if not told.startswith("json:"):
         return told
-    return str(json.loads(told.removeprefix("json:"))["file"]["filename"])
+    node = json.loads(told.removeprefix("json:"))
+    while "filename" not in node and "file" in node:
+        node = node["file"]  # of a format, or of a filter such as a throttle
+    return str(node.get("filename") or "")
 
 
 def create_overlay(

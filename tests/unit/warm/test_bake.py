@@ -199,3 +199,20 @@ def test_qemu_img_s_complaint(tool: Callable[..., Path], tools_env: dict[str, st
     tool("qemu-img", "echo 'no such format' >&2; exit 1")
     with pytest.raises(LimaError, match="no such format"):
         create_overlay(tmp_path / "disk", "disk-1", "qcow2", tools_env)
+
+
+@pytest.mark.parametrize(
+    ("told", "file"),
+    [
+        ("/i/disk", "/i/disk"),
+        ('json:{"driver": "qcow2", "file": {"driver": "file", "filename": "/i/disk"}}', "/i/disk"),
+        ('json:{"driver": "raw", "file": {"driver": "throttle", "file": {"filename": "/i/disk"}}}',
+         "/i/disk"),
+        ('json:{"driver": "nbd", "host": "h"}', ""),
+        (None, ""),
+    ],
+)  # fmt: skip
+def test_the_file_of_a_device_is_found_below_formats_and_filters(
+    told: str | None, file: str
+) -> None:
+    assert baking._file_of({"file": told}) == file
