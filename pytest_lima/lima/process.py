@@ -21,6 +21,7 @@ from typing import IO
 
 _OUTPUT_LIMIT = 4 * 1024 * 1024
 _TERM_GRACE = 3.0
+_LONGEST_POLL = 2**31 - 1  # milliseconds; poll(2) takes an int
 GOODBYE = b"bye"
 
 
@@ -183,7 +184,7 @@ def _await(popen: subprocess.Popen[bytes], timeout: float) -> int:
             try:
                 poll = select.poll()
                 poll.register(handle, select.POLLIN)
-                poll.poll(timeout * 1000)
+                poll.poll(min(timeout * 1000, _LONGEST_POLL))
             finally:
                 os.close(handle)
     return popen.wait(max(0.0, deadline - time.monotonic()))

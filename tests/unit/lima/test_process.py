@@ -31,6 +31,10 @@ def test_status_and_both_outputs() -> None:
     assert sh("true").ok
 
 
+def test_a_timeout_of_any_length() -> None:
+    assert process.run(["/bin/true"], env={}, timeout=1e9).returncode == 0
+
+
 def test_a_signal_is_a_negative_status() -> None:
     assert sh("kill -KILL $$").returncode == -signal.SIGKILL
 
