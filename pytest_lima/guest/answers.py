@@ -126,7 +126,7 @@ def _containerd_version(sock: socket.socket) -> str:
         )  # fmt: skip
         connection.send_data(1, _GRPC_EMPTY, end_stream=True)
         body = _grpc_body(connection, sock)
-    except h2.exceptions.H2Error:
+    except (h2.exceptions.H2Error, ValueError):  # a header that isn't UTF-8, for one
         return ""
     return _first_field(body[len(_GRPC_EMPTY) :])
 

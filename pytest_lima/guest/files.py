@@ -136,7 +136,7 @@ def _get_tree(connection: Connection, remote: str, local: Path) -> None:
             with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|") as archive:
                 _extract(archive, stream, local)
             problem = ""
-        except (tarfile.TarError, RecursionError) as error:
+        except (tarfile.TarError, RecursionError, ValueError) as error:
             problem = str(error)
         problem = stream.refusal() or problem
     if problem:

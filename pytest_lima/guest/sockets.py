@@ -11,14 +11,11 @@ import stat
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from pytest_lima.errors import ConnectionLostError
 from pytest_lima.guest.ssh import Address
 from pytest_lima.lima import identity, logs, process
-
-if TYPE_CHECKING:
-    pass
 
 _LISTEN_TIMEOUT = 20.0
 

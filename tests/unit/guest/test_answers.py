@@ -66,7 +66,7 @@ def test_a_socket_that_takes_nobody_or_stays_silent(
 
 
 def containerd(
-    message: bytes = b"\x0a\x061.7.24", status: str = "200", asked: list[str] | None = None
+    message: bytes = b"\x0a\x061.7.24", status: str | bytes = "200", asked: list[str] | None = None
 ) -> Callable[[socket.socket], None]:
     """A gRPC server that answers each call with this message."""
 
@@ -99,6 +99,11 @@ def test_containerd_answers_with_its_version(engine) -> None:
 def test_a_containerd_without_a_version_does_not_answer_yet(engine, message: bytes) -> None:
     with pytest.raises(NotAnsweringError):
         ping("containerd", engine(containerd(message)))
+
+
+def test_nor_one_with_headers_of_bytes(engine) -> None:
+    with pytest.raises(NotAnsweringError):
+        ping("containerd", engine(containerd(status=b"\xff\xfe")))
 
 
 def test_bytes_of_a_version_are_made_readable(engine) -> None:

@@ -296,9 +296,12 @@ def test_more_files_than_the_limit(hostile, monkeypatch) -> None:
         (member("file", b"x") + member("file", type=tarfile.DIRTYPE), b"\0" * 1024),
         (member("sub", type=tarfile.DIRTYPE) + member("sub", b"x"), b"\0" * 1024),
         (member("no/parent", b"x"), b"\0" * 1024),
+        (member("map", b"no number\n" * 60, pax_headers={
+            "GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "map",
+            "GNU.sparse.realsize": "1"}), b"\0" * 1024),
     ],
     ids=["empty", "no-tar", "cut", "below-a-file", "file-again-as-dir", "dir-as-file",
-         "no-parent"],
+         "no-parent", "sparse"],
 )  # fmt: skip
 def test_a_stream_that_makes_no_sense_is_the_guests_fault(hostile, stream, end) -> None:
     with pytest.raises(LimaError):
