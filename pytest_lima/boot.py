@@ -7,7 +7,7 @@ anything here raises, Ctrl-C included.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,14 +27,14 @@ from pytest_lima.lima import engines, evidence, logs, paths, process
 from pytest_lima.lima.events import EventLog
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.info import InstanceInfo
-from pytest_lima.lima.qmp import Monitor
+from pytest_lima.lima.qmp import Monitor, guest_address
 from pytest_lima.lima.template import FilledTemplate
+from pytest_lima.lima.vitals import Vitals
 from pytest_lima.observer import Observer
 
 # cloud-init prints the keys about a second after Lima's marker; with none by then the image
 # doesn't print any.
 _KEYS_GRACE = 15.0
-_FIRST_ADDRESS = 15  # in 192.168.5.0/24 (Lima: pkg/networks/const.go)
 _KEYS = "SSH host keys on the console"
 _LOCAL_INTERVAL = 0.02  # for what costs a look at a file of this host
 
@@ -145,6 +145,7 @@ class Boot:
         memory was another instance's.
 
         Raises:
+            InstanceDiedError: The VM died on the way.
             ProvisionError: A provision script failed this time.
             ReadyTimeoutError: Not ready within ``timeout`` seconds, by default the first boot's.
         """
@@ -159,7 +160,8 @@ class Boot:
         power.reboot(booted.connection)
         if booted.forward:
             booted.forward.close()
-        waiting = self._waiting()
+        # How `limactl start` has ended says nothing any more: whoever let go of the VM stopped it.
+        waiting = Waiting(self._deadline, Vitals(self._dir).look, self._tick)
         keys = booted.keys
         if not keys.lasting:
             keys = waiting.until(_KEYS, lambda: hostkeys.from_console(self._dir, printed))
@@ -288,12 +290,3 @@ class Boot:
             seen=evidence.cause(self._dir) or "; ".join(status.errors) or f"exit status {code}",
             remedy="see the host agent's log; `pytest --lima-accel=tcg` rules out the accelerator",
         )
-
-
-def guest_address(booted_as: Sequence[str]) -> str:
-    """The address in its own network of a guest that has booted as these instances.
-
-    Lima makes the MAC address from an instance's name, and QEMU's DHCP server, whose memory is
-    kept with the guest's, has an address for each, from the first on.
-    """
-    return f"192.168.5.{_FIRST_ADDRESS + len(booted_as) - 1}"

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -27,6 +27,7 @@ T = TypeVar("T")
 
 _COMMAND_TIMEOUT = 20.0
 _FINAL = {"completed", "failed", "cancelled"}
+_FIRST_ADDRESS = 15  # in 192.168.5.0/24 (Lima: pkg/networks/const.go)
 
 
 class Monitor:
@@ -97,14 +98,20 @@ class Monitor:
 
         Raises:
             LimaError: It failed, with QEMU's reason.
-            InstanceDiedError: QEMU ended, which is how it reports a state it can't load.
+            InstanceDiedError: QEMU ended, which is how it reports a state it can't load; or a
+                ``migrate`` that took too long can't be cancelled.
         """
-        deadline = time.monotonic() + timeout
         self.execute("migrate-set-capabilities",
                      {"capabilities": [{"capability": "events", "state": True}]})  # fmt: skip
         self.execute(command, arguments)
-        while (info := self.execute("query-migrate")).get("status") not in _FINAL:
-            self._await_event(command, deadline)
+        try:
+            info = self._migrated(command, timeout)
+        except InstanceDiedError:
+            raise
+        except LimaError:
+            if command == "migrate":
+                self._cancel()
+            raise
         if info["status"] != "completed":
             raise self._error(command, str(info.get("error-desc") or info["status"]))
 
@@ -124,10 +131,21 @@ class Monitor:
             if said.removesuffix(" removed") != good:
                 raise self._error(line, said)
 
-    def _await_event(self, command: str, deadline: float) -> None:
-        """Wait for the next change; one that came before is in the queue."""
-        left = max(0.0, deadline - time.monotonic())
-        self._call(command, self._events.get(), left)
+    def _migrated(self, command: str, timeout: float) -> dict[str, Any]:
+        """How it ended."""
+        deadline = time.monotonic() + timeout
+        while (info := self.execute("query-migrate")).get("status") not in _FINAL:
+            # The next change; one that came before is in the queue.
+            self._call(command, self._events.get(), max(0.0, deadline - time.monotonic()))
+        return dict(info)
+
+    def _cancel(self) -> None:
+        """End a migration that goes on: at its end a VM that runs by then would stand still."""
+        try:
+            self.execute("migrate_cancel")
+            self._migrated("migrate_cancel", _COMMAND_TIMEOUT)
+        except LimaError as error:
+            raise self._error("migrate_cancel", str(error.seen), InstanceDiedError) from error
 
     def _call(self, command: str, work: Coroutine[Any, Any, T], timeout: float) -> T:
         import qemu.qmp
@@ -151,3 +169,12 @@ class Monitor:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+def guest_address(booted_as: Sequence[str]) -> str:
+    """The address in its own network of a guest that has booted as these instances.
+
+    Lima makes the MAC address from an instance's name, and QEMU's DHCP server, whose memory is
+    kept with the guest's, has an address for each, from the first on.
+    """
+    return f"192.168.5.{_FIRST_ADDRESS + len(booted_as) - 1}"

@@ -70,6 +70,15 @@ class Vitals:
             log=self._console,
         ) from reason
 
+    def look(self) -> None:
+        """Take in what the console says, and raise if it is dead; for who looks by himself.
+
+        Raises:
+            InstanceDiedError: It is.
+        """
+        self.look_at_console()
+        self.check()
+
     def look_at_console(self) -> None:
         """Take in what it has printed since the last look."""
         with self._lock:

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from pytest_lima.boot import Boot, Booted, guest_address
+from pytest_lima.boot import Boot, Booted
 from pytest_lima.errors import InstanceDiedError, LimaError, StartError
 from pytest_lima.guest import identity
 from pytest_lima.guest.hostkeys import HostKeys
@@ -28,7 +28,7 @@ from pytest_lima.lima.accel import qemu_binary
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.info import InstanceInfo
 from pytest_lima.lima.limactl import Limactl
-from pytest_lima.lima.qmp import Monitor
+from pytest_lima.lima.qmp import Monitor, guest_address
 from pytest_lima.lima.template import FilledTemplate
 from pytest_lima.observer import Observer
 from pytest_lima.warm.bake import BINARIES, LAYER, TEXTS, create_overlay

@@ -15,6 +15,7 @@ from pytest_lima.boot import Boot, Booted
 from pytest_lima.errors import (
     CommandError,
     HostKeyError,
+    InstanceDiedError,
     ProvisionError,
     ReadyTimeoutError,
     StartError,
@@ -81,6 +82,13 @@ class Tries:
                 one.forward.close()
 
 
+class Ended:
+    """A `limactl start` that has ended."""
+
+    def __init__(self, status: int) -> None:
+        self.poll = lambda: status
+
+
 @pytest.fixture
 def tries(fake_lima, observer) -> Iterator[Tries]:
     one = Tries(fake_lima, observer)
@@ -113,6 +121,24 @@ def test_from_a_template_to_a_ready_guest_and_through_a_reboot(tries, observer) 
     assert all(path.exists() for path in again.forward.sockets.values())
     assert "rebooting" in observer.all("phase")
     assert len(observer.all("ready")) == 2
+
+
+def test_a_vm_reboots_also_after_limactl_was_stopped(tries) -> None:
+    """As whoever lets go of a VM does with a `limactl start` that still waits."""
+    boot = tries.create()
+    booted = tries.start(boot)
+    booted.starting.stop()
+    boot._child = Ended(-15)
+    again = tries.reboot(boot)
+    assert run(again.connection, "echo back").stdout == "back\n"
+
+
+def test_a_vm_that_dies_while_it_reboots_is_told_at_once(tries, monkeypatch) -> None:
+    boot = tries.create()
+    tries.start(boot)
+    monkeypatch.setattr(boots.power, "reboot", lambda _: tries.fake.crash(tries.name))
+    with pytest.raises(InstanceDiedError, match="has died"):
+        tries.reboot(boot)
 
 
 def test_without_keys_on_the_console_the_first_is_trusted_aloud(

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from pytest_lima.errors import InstanceDiedError, LimaError
-from pytest_lima.lima.qmp import Monitor
+from pytest_lima.lima import qmp
+from pytest_lima.lima.qmp import Monitor, guest_address
 
 GREETING = {"QMP": {"version": {"qemu": {"major": 7, "minor": 2, "micro": 0}, "package": ""},
                     "capabilities": ["oob"]}}  # fmt: skip
@@ -164,6 +165,38 @@ def test_a_migration_has_a_deadline(qemu: Qemu) -> None:
     qemu.answer = answer
     with Monitor(qemu.path) as monitor, pytest.raises(LimaError, match="no answer within"):
         monitor.migrate("migrate-incoming", {"uri": "fd:state"}, 0.05)
+    assert "migrate_cancel" not in qemu.asked
+
+
+def test_one_that_is_too_slow_is_cancelled(qemu: Qemu) -> None:
+    """Its end would make a VM stand still that goes on meanwhile."""
+
+    def answer(command: str, _: dict[str, Any]) -> list[dict[str, Any]]:
+        if command != "query-migrate":
+            return [{"return": {}}]
+        cancelled = "migrate_cancel" in qemu.asked
+        answers = [{"return": {"status": "cancelled" if cancelled else "active"}}]
+        return [*answers, event("MIGRATION", status="x")] if cancelled else answers
+
+    qemu.answer = answer
+    with (
+        Monitor(qemu.path) as monitor,
+        pytest.raises(LimaError, match="no answer within") as caught,
+    ):
+        monitor.migrate("migrate", {"uri": "fd:state"}, 0.05)
+    assert not isinstance(caught.value, InstanceDiedError)
+    assert qemu.asked[-2:] == ["migrate_cancel", "query-migrate"]
+
+
+def test_one_that_can_not_be_cancelled_takes_its_vm_with_it(
+    qemu: Qemu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(qmp, "_COMMAND_TIMEOUT", 0.1)
+    qemu.answer = lambda command, _: [
+        {"return": {"status": "active"} if command == "query-migrate" else {}}
+    ]
+    with Monitor(qemu.path) as monitor, pytest.raises(InstanceDiedError, match="migrate_cancel"):
+        monitor.migrate("migrate", {"uri": "fd:state"}, 0.05)
 
 
 def monitor_says(*texts: str) -> Answer:
@@ -188,3 +221,8 @@ def test_a_complaint_of_the_human_monitor_is_an_error(qemu: Qemu, texts: tuple[s
     qemu.answer = monitor_says(*texts)
     with Monitor(qemu.path) as monitor, pytest.raises(LimaError, match=texts[-1].strip()):
         monitor.lead_ssh_to(60022, "192.168.5.16")
+
+
+def test_the_address_of_a_guest_counts_its_boots() -> None:
+    assert guest_address(["pl-1"]) == "192.168.5.15"
+    assert guest_address(["pl-1", "pl-2"]) == "192.168.5.16"
