@@ -19,6 +19,7 @@ from typing import Any
 from pytest_lima.boot import Booted
 from pytest_lima.errors import InstanceDiedError, LimaError
 from pytest_lima.guest import clock, identity
+from pytest_lima.guest.ssh import Connection
 from pytest_lima.lima import logs, process
 from pytest_lima.lima.qmp import Monitor
 from pytest_lima.warm.store import Golden
@@ -59,10 +60,13 @@ def bake(
     _require_space(folder, booted.info.memory * 1024**2)
     kept = identity.keep(booted.connection, f"lima-{booted.info.name}")
     _copy_fixed(instance, folder)
-    with Monitor(instance / "qmp.sock") as monitor, _standing_still(monitor):
+    with (
+        clock_kept(booted.connection),
+        Monitor(instance / "qmp.sock") as monitor,
+        _standing_still(monitor),
+    ):
         _write_state(monitor, folder / "state")
         layer, layer_format = _put_layer(monitor, instance, folder, environ)
-    clock.correct(booted.connection)  # which has stood still as well
     return Golden(
         folder, key, booted.info.name, template, kept, booted.address.user,
         dict(booted.keys.keys), layer, layer_format, booted.booted_as,
@@ -71,6 +75,8 @@ def bake(
 
 def put_disk_aside(instance: Path, folder: Path, environ: Mapping[str, str]) -> tuple[str, str]:
     """Keep the disk of a running VM alone, and let it go on writing to a new file.
+
+    It stands still meanwhile, and so does its clock: see ``clock_kept``.
 
     Returns:
         The name of the layer, in both folders, and its format.
@@ -81,6 +87,34 @@ def put_disk_aside(instance: Path, folder: Path, environ: Mapping[str, str]) -> 
     """
     with Monitor(instance / "qmp.sock") as monitor, _standing_still(monitor):
         return _put_layer(monitor, instance, folder, environ)
+
+
+@contextmanager
+def clock_kept(connection: Connection) -> Iterator[None]:
+    """Set the clock of a VM that has stood still inside, whether it could be kept or not.
+
+    Raises:
+        InstanceDiedError: It can't be set, so the VM isn't what it was.
+    """
+    try:
+        yield
+    except InstanceDiedError:
+        raise
+    except (LimaError, OSError):
+        _correct_clock(connection)
+        raise
+    _correct_clock(connection)
+
+
+def _correct_clock(connection: Connection) -> None:
+    try:
+        clock.correct(connection)
+    except LimaError as error:
+        raise InstanceDiedError(
+            "the VM's clock has stood still, and can't be set",
+            ran=error.ran,
+            seen=error.seen or error.what,
+        ) from error
 
 
 def _require_space(folder: Path, memory: int) -> None:

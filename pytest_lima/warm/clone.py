@@ -19,7 +19,7 @@ from pytest_lima.boot import Boot, Booted
 from pytest_lima.errors import LimaError
 from pytest_lima.guest import freeze, identity
 from pytest_lima.lima import process
-from pytest_lima.warm.bake import BINARIES, LAYER, create_overlay, put_disk_aside
+from pytest_lima.warm.bake import BINARIES, LAYER, clock_kept, create_overlay, put_disk_aside
 from pytest_lima.warm.store import RECORD, Golden
 
 _COPY_TIMEOUT = 600.0
@@ -64,7 +64,7 @@ def bake(
     _carry_over(list(_lasting(instance)), folder, environ)
     if (instance / _VZ_IDENTIFIER).exists():
         (folder / _VZ_IDENTIFIER).touch()
-    with freeze.frozen(booted.connection):
+    with clock_kept(booted.connection), freeze.frozen(booted.connection):
         if booted.info.vmtype == "vz":
             _copy_on_write([instance / _DISK], folder, environ, freeze.LONGEST)
             layer, layer_format = _DISK, _format(folder / _DISK)

@@ -12,7 +12,7 @@ from typing import Any, Self, cast
 import pytest
 
 from pytest_lima.boot import Booted
-from pytest_lima.errors import InstanceDiedError, LimaError
+from pytest_lima.errors import InstanceDiedError, LimaError, ReadyTimeoutError
 from pytest_lima.guest import clock, identity
 from pytest_lima.guest.hostkeys import HostKeys
 from pytest_lima.guest.identity import Kept
@@ -165,7 +165,7 @@ def test_a_vm_that_could_not_be_kept_runs_on_as_it_was(
     with pytest.raises(LimaError, match="no") as caught:
         bake(booted, environ, folder, "k1", "t")
     assert not isinstance(caught.value, InstanceDiedError)
-    assert qemu.told[-2:] == ["cont", "disconnect"]
+    assert qemu.told[-3:] == ["cont", "disconnect", "clock set"]
     assert (instance / "disk").read_text() == "disk"
 
 
@@ -176,6 +176,20 @@ def test_a_vm_that_stands_still_for_good_is_as_good_as_dead(
     with pytest.raises(InstanceDiedError, match="stands still") as caught:
         bake(booted, environ, folder, "k1", "t")
     assert caught.value.seen == "a lock"
+
+
+@pytest.mark.parametrize("fails", [(), ("migrate",)])
+def test_so_is_one_whose_clock_has_stood_still_for_good(
+    qemu: Qemu, booted: Booted, environ: dict[str, str], folder: Path, monkeypatch, fails
+) -> None:
+    def correct(connection: object) -> None:
+        raise ReadyTimeoutError("the guest's clock is -9 s off", ran="date")
+
+    monkeypatch.setattr(clock, "correct", correct)
+    qemu.fails = dict.fromkeys(fails, LimaError("no"))
+    with pytest.raises(InstanceDiedError, match="clock has stood still") as caught:
+        bake(booted, environ, folder, "k1", "t")
+    assert (caught.value.seen, caught.value.ran) == ("the guest's clock is -9 s off", "date")
 
 
 def test_without_room_nothing_is_begun(

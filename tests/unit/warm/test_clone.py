@@ -13,7 +13,7 @@ import pytest
 
 from pytest_lima.boot import Booted
 from pytest_lima.errors import LimaError
-from pytest_lima.guest import freeze
+from pytest_lima.guest import clock, freeze
 from pytest_lima.guest.ssh import Connection
 from pytest_lima.warm import clone
 from pytest_lima.warm.store import Golden, Store
@@ -51,6 +51,7 @@ def still(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(freeze, "frozen", frozen)
     monkeypatch.setattr(clone, "put_disk_aside", put_aside)
+    monkeypatch.setattr(clock, "correct", lambda _: steps.append("clock set"))
     return steps
 
 
@@ -104,7 +105,7 @@ def test_its_disk_alone_is_taken_while_it_is_frozen(
 
     monkeypatch.setattr(clone, "_copy_on_write", noted)
     keep(instance, vmtype, tools_env)
-    assert still == ["frozen", step, "thawed"]
+    assert still == ["frozen", step, "thawed", "clock set"]
 
 
 def test_a_disk_of_vz_is_copied(instance: Path, tmp_path: Path, tools_env: dict[str, str]) -> None:
