@@ -35,6 +35,8 @@ Cold = Callable[[Then], Started]
 
 _GIB = 1024**3
 _PORT_TRIES = 2
+# What the first has failed on may be kept anew by another run meanwhile.
+_WAKE_TRIES = 2
 
 
 @dataclass(frozen=True)
@@ -80,24 +82,27 @@ def start(order: Order) -> Started:
         if order.mode == "warm":
             raise _no_warm_start(order, problem)
         return order.cold(_nothing)
-    golden = store.find(key)
-    if golden is None:
-        with store.building(key, lambda done: _await(order, done)):
-            golden = store.find(key)
-            if golden is None:
-                return _cold_and_kept(order, store, key)
-    try:
-        return wake_up(order, golden)
-    except (LimaError, OSError) as error:
-        store.remove(golden)
-        if golden.disk_only and isinstance(error, ProvisionError):
-            store.refuse(key, f"its clone did not become ready: {_reason(error)}")
-        if order.mode == "warm":
-            raise
-        order.observer.warn(f"{order.name} could not wake up and starts cold: {_reason(error)}")
-    order.delete()
-    with store.building(key, lambda done: _await(order, done)):
-        return order.cold(_nothing) if store.refused(key) else _cold_and_kept(order, store, key)
+    for _ in range(_WAKE_TRIES):
+        golden = store.find(key)
+        if golden is None:
+            with store.building(key, lambda done: _await(order, done)):
+                golden = store.find(key)
+                if golden is None:
+                    _tell(order, problem)
+                    refused = store.refused(key)
+                    return order.cold(_nothing) if refused else _cold_and_kept(order, store, key)
+        try:
+            return wake_up(order, golden)
+        except (LimaError, OSError) as error:
+            store.remove(golden)
+            if golden.disk_only and isinstance(error, ProvisionError):
+                store.refuse(key, f"its clone did not become ready: {_reason(error)}")
+            if order.mode == "warm":
+                raise
+            problem = _reason(error)
+        order.delete()
+    _tell(order, problem)
+    return order.cold(_nothing)
 
 
 def wake_up(order: Order, golden: Golden) -> Started:
@@ -171,6 +176,11 @@ def _keep(order: Order, booted: Booted, store: Store, key: str) -> str | None:
 def _no_warm_start(order: Order, problem: str) -> HostError:
     return HostError(f"{order.name} can't be kept for warm starts", seen=problem,
                      remedy="take --lima-start=auto or cold")  # fmt: skip
+
+
+def _tell(order: Order, problem: str | None) -> None:
+    if problem is not None:
+        order.observer.warn(f"{order.name} could not wake up and starts cold: {problem}")
 
 
 def _nothing(_: Booted) -> None:

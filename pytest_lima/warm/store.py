@@ -135,15 +135,22 @@ class Store:
         (half / RECORD).write_text(json.dumps(record))
         for file in half.iterdir():
             file.chmod(0o400)
-        self.remove(whole)
+        self._clear(golden.key)
         half.rename(whole.folder)
         return whole
 
     def remove(self, golden: Golden) -> None:
-        """Remove it at once for those who look for it, then its files."""
-        gone = self._folder / f"{golden.key}{_GONE}{secrets.token_hex(4)}"
+        """Remove it at once for those who look for it, then its files.
+
+        One that was kept in its place meanwhile stays.
+        """
+        if _read(golden.folder) in (golden, None):
+            self._clear(golden.key)
+
+    def _clear(self, key: str) -> None:
+        gone = self._folder / f"{key}{_GONE}{secrets.token_hex(4)}"
         try:
-            golden.folder.rename(gone)
+            (self._folder / key).rename(gone)
         except FileNotFoundError:
             return
         shutil.rmtree(gone, ignore_errors=True)

@@ -129,6 +129,26 @@ def test_what_does_not_wake_up_is_started_cold_and_kept_anew(
     assert ("a reason" in warning) or ("full" in warning)
 
 
+@pytest.mark.parametrize("wakes_up", [True, False])
+def test_what_another_run_has_kept_anew_meanwhile_is_tried_once(
+    machine: Machine, observer: Recorder, wakes_up: bool
+) -> None:
+    """Several whose waking up fails at once make one cold start, not one each."""
+    machine.start()
+    error = machine.warm = StartError("it hangs")
+
+    def another_keeps_one() -> None:
+        machine.steps.append("delete")
+        if machine.steps.count("delete") == 1:
+            start.start(machine.order)
+            machine.warm = None if wakes_up else error
+
+    machine.start(delete=another_keeps_one)
+    steps = ["cold", "keep", "warm", "delete", "cold", "keep", "warm"]
+    assert machine.steps == (steps if wakes_up else [*steps, "delete", "cold"])
+    assert len(observer.all("warn")) == (0 if wakes_up else 1)
+
+
 def test_where_warm_was_asked_for_that_is_an_error(machine: Machine, observer: Recorder) -> None:
     machine.start()
     machine.warm = StartError("it hangs")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,17 @@ def test_it_takes_the_place_of_one_that_is_there(store: Store, tmp_path: Path) -
     made = publish(store, size=8192)
     assert store.find("k1") == made and made.state.stat().st_size == 8192
     assert left(tmp_path) == ["k1"]
+
+
+def test_one_that_was_kept_in_its_place_meanwhile_stays(store: Store, tmp_path: Path) -> None:
+    old = publish(store)
+    with store.building("k1", never), store.half("k1") as folder:
+        (folder / "disk-1").write_bytes(b"")
+        new = store.publish(replace(golden(folder), kept=Kept("another", "lima-pl-2")))
+    store.remove(old)
+    assert store.find("k1") == new
+    store.remove(new)
+    assert left(tmp_path) == []
 
 
 def test_one_that_fails_to_be_made_leaves_nothing(store: Store, tmp_path: Path) -> None:
