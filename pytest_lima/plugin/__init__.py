@@ -63,6 +63,12 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
     return report.header(session)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Note what comes next: of pytest-xdist's workers, none knows the tests that it will get."""
+    item.config.stash[session_key].note_next(nextitem)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Refuse what a marker asks of a test that can't have it, and freshen what is to be fresh."""
     marks.check(item)

@@ -45,6 +45,10 @@ class Ask:
     scope: tuple[str, ...] = ()
     fresh: bool = False
 
+    def like(self, other: Ask) -> bool:
+        """Whether both may come to the same machine, each with its folder's overrides."""
+        return (self.spec, self.fresh) == (other.spec, other.fresh)
+
 
 def parametrize(metafunc: pytest.Metafunc, templates: Sequence[str]) -> None:
     """Add `lima` to a marked test, and parametrise it wherever it is used.

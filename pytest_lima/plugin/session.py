@@ -46,7 +46,7 @@ class LimaSession:
         self._pool: Pool | None = None
         self._timings: Timings | None = None
         self._numbers: dict[Ask, int] = {}
-        self._wanted = Wanted()
+        self._wanted = Wanted(distributed=hasattr(config, "workerinput"))
         self._machines: dict[Ask, Instance] = {}
         self._made_by_factory: list[Instance] = []
         self._fresh: Instance | None = None
@@ -92,6 +92,10 @@ class LimaSession:
         if self.in_use and not self._config.getoption("collectonly"):
             self.workers.join()
 
+    def note_next(self, item: pytest.Item | None) -> None:
+        """Which test this process runs after the one that begins."""
+        self._wanted.next = item
+
     def begin(self, item: pytest.Item) -> None:
         """A test is about to be set up: it gets living VMs, and a clean one if it wants that.
 
@@ -128,8 +132,9 @@ class LimaSession:
         filled = ask.spec.filled(self.settings, template, overrides)
         engines = self._engines_for(self._wanted.engines_of(ask))
         wanted = replace(filled, engines=engines)
-        self._machines[ask] = self._guarded(
-            lambda: self.pool.create(wanted, None) if ask.fresh else self.pool.acquire(wanted)
+        self._require_host(wanted)
+        self._machines[ask] = (
+            self.pool.create(wanted, None) if ask.fresh else self.pool.acquire(wanted)
         )
         return self._machines[ask]
 
@@ -145,8 +150,9 @@ class LimaSession:
         filled = spec.filled(self.settings, template, overrides)
         engines = self._engines_for(self._wanted.engines)
         wanted = replace(filled, engines=engines)
-        later = self._wanted.fresh_after_this(spec)
-        self._fresh = self._guarded(lambda: self.pool.create_fresh(wanted, later))
+        later = self._wanted.fresh_after(item)
+        self._require_host(wanted)
+        self._fresh = self.pool.create_fresh(wanted, later)
         return self._fresh
 
     def release_fresh(self) -> None:
@@ -174,7 +180,8 @@ class LimaSession:
         """
         filled = spec.filled(self.settings, template, overrides)
         engines = ENGINES[engine] if engine else self._engines_for(frozenset())
-        made = self._guarded(lambda: self.pool.create(replace(filled, engines=engines), role))
+        self._require_host(filled)
+        made = self.pool.create(replace(filled, engines=engines), role)
         self._made_by_factory.append(made)
         return made
 
@@ -184,9 +191,9 @@ class LimaSession:
         Raises:
             CleanupError: It can't be removed.
         """
-        if self._wanted.has_more_of(ask.spec):
+        if self._wanted.has_more_like(ask):
             return  # another folder's tests may come to the same machine
-        ended = [self._machines.pop(one) for one in [*self._machines] if one.spec == ask.spec]
+        ended = [self._machines.pop(one) for one in [*self._machines] if one.like(ask)]
         for instance in ended:
             if instance not in self._machines.values():
                 self.pool.release(instance)
@@ -246,11 +253,11 @@ class LimaSession:
         chosen = self.settings.engine
         return asked if chosen == "auto" else ENGINES[chosen]
 
-    def _guarded(self, start: Callable[[], Instance]) -> Instance:
-        """Start, and skip the test instead of failing it where that was asked for."""
+    def _require_host(self, wanted: MachineSpec) -> None:
+        """Before a start: skip a test that can't have a VM here, where that was asked for."""
         self.signals.install()
         try:
-            return start()
+            self.pool.host(wanted.vmtype, wanted.arch)
         except (HostError, LimactlMissingError, LimactlVersionError) as error:
             if self.settings.missing != "skip":
                 raise

@@ -107,3 +107,30 @@ def test_an_engine_that_never_answers_is_named(pytester, fake_lima, monkeypatch)
         "ReadyTimeoutError: the VM is not ready: no answer from docker within * s",
     ])  # fmt: skip
     fake_lima.assert_clean()
+
+
+def test_a_test_that_is_run_again_counts_once(pytester, fake_lima):
+    """As pytest-rerunfailures does it: set up and torn down each time."""
+    pytester.makeconftest("""
+        from _pytest.runner import runtestprotocol
+
+        def pytest_runtest_protocol(item, nextitem):
+            for _ in range(2):
+                reports = runtestprotocol(item, nextitem=nextitem, log=False)
+            for report in reports:
+                item.ihook.pytest_runtest_logreport(report=report)
+            return True
+    """)
+    pytester.makepyfile("""
+        import pytest
+
+        names = []
+
+        @pytest.mark.parametrize("number", range(3))
+        def test_it(lima, number):
+            names.append(lima.name)
+            assert names == [lima.name] * len(names) or len(names) == 6
+    """)
+    result = pytester.runpytest()
+    result.assert_outcomes(passed=3)
+    fake_lima.assert_clean()

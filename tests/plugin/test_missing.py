@@ -83,3 +83,13 @@ def test_skip_is_for_the_machine_not_for_a_vm_that_fails(pytester, fake_lima):
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["StartError: the VM pl-* did not start"])
     fake_lima.assert_clean()
+
+
+def test_nor_for_what_was_asked_of_a_vm_and_can_not_be_had(pytester, fake_lima):
+    pytester.makepyfile("def test_it(lima): pass")
+    result = pytester.runpytest(
+        "--lima-missing=skip", "--lima-start=warm", '--lima-set=.images[0].arch = "x86_64"'
+    )
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["HostError: pl-* can't be kept for warm starts"])
+    fake_lima.assert_clean()
