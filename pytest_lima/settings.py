@@ -162,6 +162,8 @@ OPTIONS: tuple[Option, ...] = (
     ),
     _choice("start", "How a VM starts (auto: from a kept one if there is one, which the first "
             "cold start makes)", "auto", "cold", "warm"),
+    _choice("host_keys", "SSH host keys of VMs that wake up (kept: those of the VM they wake up "
+            "from; own: new ones for each)", "kept", "own"),
     Option("warm_budget", gib, 10.0, "GIB", "Disk space for kept VMs, which warm starts need"),
     _choice("keep", "Keep the VM after the run", "never", "on-failure", "always"),
     _choice("teardown", "What ends a VM that is not kept", "delete", "stop"),
@@ -213,6 +215,7 @@ class Settings:
     timeout: float = 600.0
     timeout_factor: float | None = None
     start: str = "auto"
+    host_keys: str = "kept"
     warm_budget: float = 10.0
     keep: str = "never"
     teardown: str = "delete"

@@ -52,8 +52,13 @@ def from_console(instance_dir: Path, since: int = 0) -> HostKeys | None:
     # Found from the end: a pattern would take its time on a guest that prints many beginnings.
     whole, _, _ = logs.read(log, since=since).rpartition(_END)
     _, _, block = whole.rpartition(_BEGIN) if _BEGIN in whole else ("", "", "")
-    keys = dict(_KEY.findall(block))
+    keys = found_in(block)
     return HostKeys(keys, f"the console log {log}") if keys else None
+
+
+def found_in(text: str) -> dict[str, str]:
+    """Base64 of each public key in a text, by its type."""
+    return dict(_KEY.findall(text))
 
 
 def from_known_hosts(path: Path) -> HostKeys:

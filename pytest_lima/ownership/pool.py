@@ -224,7 +224,7 @@ class Pool:
         )
         settings = self._settings
         return Order(machine, name, spec, filled, machine.timeout(settings), settings.start,
-                     settings.warm_budget)  # fmt: skip
+                     settings.warm_budget, own_keys=settings.host_keys == "own")  # fmt: skip
 
     def _sweep(self) -> None:
         """Before anything is made or joined: the dead's are gone."""

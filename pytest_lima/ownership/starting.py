@@ -34,6 +34,7 @@ class Order:
         mode: ``auto``, ``cold`` or ``warm``.
         warm_budget: GiB that kept machines may take.
         kept: The state that it begins in, whatever the mode; None: that of its template.
+        own_keys: Whether it gets new SSH host keys when it wakes up.
     """
 
     host: Host
@@ -44,6 +45,7 @@ class Order:
     mode: str = "cold"
     warm_budget: float = 0.0
     kept: Golden | None = None
+    own_keys: bool = False
 
 
 def boot_of(order: Order, observer: Observer) -> Boot:
@@ -62,7 +64,7 @@ def start(order: Order, observer: Observer, ledger: Ledger) -> tuple[Boot, Boote
         order.host, order.name, order.filled, order.spec.template or DEFAULT_TEMPLATE,
         _edits(order.spec), order.timeout, noted, order.mode, order.warm_budget,
         lambda then: _cold(order, noted, ledger, then),
-        lambda: removal.remove(order.host.limactl, order.name, observer.warn),
+        lambda: removal.remove(order.host.limactl, order.name, observer.warn), order.own_keys,
     )  # fmt: skip
     return warm.start(wanted) if order.kept is None else snapshots.wake_up(wanted, order.kept)
 

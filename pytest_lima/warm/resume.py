@@ -12,13 +12,15 @@ import os
 import re
 import shutil
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 from pytest_lima.boot import Boot, Booted
 from pytest_lima.errors import InstanceDiedError, LimaError, StartError
-from pytest_lima.guest import identity
+from pytest_lima.guest import identity, rekey
 from pytest_lima.guest.hostkeys import HostKeys
 from pytest_lima.guest.readiness import Waiting
 from pytest_lima.guest.sockets import SocketForward
@@ -37,6 +39,7 @@ from pytest_lima.warm.store import Golden
 # Emulated it takes three seconds. What takes longer than this is better started cold.
 _LONGEST = 60.0
 _INTERVAL = 0.02
+_RELOAD = 20.0  # of sshd, which takes a second there
 _IID = re.compile(rb"\binstance-id: (iid-\d+)\n")
 
 
@@ -53,11 +56,17 @@ class Resume(Boot):
         timeout: float,
         observer: Observer,
         golden: Golden,
+        *,
+        own_keys: bool = False,
     ) -> None:
-        """Prepare to wake ``name`` up from ``golden``; ``timeout`` as for a cold boot."""
+        """Prepare to wake ``name`` up from ``golden``; ``timeout`` as for a cold boot.
+
+        ``own_keys``: with new SSH host keys instead of the kept ones.
+        """
         super().__init__(_waiting_for_state(host), name, filled, timeout, observer)
         self._deadline = self._begun + min(timeout, _LONGEST)
         self._golden = golden
+        self._own_keys = own_keys
         self._given_up = threading.Event()
         # Held open, so that it may be removed while we use it.
         self._state = os.open(golden.state, os.O_RDONLY)
@@ -92,7 +101,12 @@ class Resume(Boot):
         keys.write_known_hosts(folder / "known_hosts", self._name)
         if len(self._golden.booted_as) > 1:  # Lima leads to the first address
             self._lead_ssh_to(guest_address(self._golden.booted_as), address.port)
-        connection, forward = self._enter(waiting, info, address, keys)
+        if self._own_keys:
+            keys = self._exchange_keys(waiting, address, keys)
+            keys.write_known_hosts(folder / "known_hosts", self._name)
+            connection, forward = self._enter_anew(waiting, info, address, keys)
+        else:
+            connection, forward = self._enter(waiting, info, address, keys)
         return Booted(info, address, keys, connection, forward, child, 0.0, self._golden.booted_as)
 
     def _load(self, waiting: Waiting) -> None:
@@ -126,9 +140,7 @@ class Resume(Boot):
             forwarding = executor.submit(self._engines, aside, info, address)
             try:
                 connection = waiting.until("SSH", lambda: connect(address, keys))
-                identity.wake(
-                    connection, self._golden.kept, f"lima-{self._name}", self._instance_id()
-                )
+                self._wake(connection)
                 return connection, forwarding.result()
             except BaseException:
                 self._given_up.set()
@@ -137,6 +149,32 @@ class Resume(Boot):
                 if forwarding.exception() is None and (forward := forwarding.result()):
                     forward.close()
                 raise
+
+    def _exchange_keys(self, waiting: Waiting, address: Address, kept: HostKeys) -> HostKeys:
+        """Wake the guest up, and have it make new host keys, which nobody else has."""
+        with closing(waiting.until("SSH", lambda: connect(address, kept))) as connection:
+            self._wake(connection)
+            return rekey.renew(connection)
+
+    def _enter_anew(
+        self, waiting: Waiting, info: InstanceInfo, address: Address, keys: HostKeys
+    ) -> tuple[Connection, SocketForward | None]:
+        """Log in once the new keys are in use, and forward the sockets only then.
+
+        An ``ssh`` that meets the old key, or the moment without an sshd, gives up.
+        """
+        reload = replace(waiting, deadline=min(waiting.deadline, time.monotonic() + _RELOAD))
+        connection = reload.until(
+            "SSH with its own host keys", lambda: rekey.log_in(address, keys), _INTERVAL
+        )
+        try:
+            return connection, self._engines(waiting, info, address)
+        except BaseException:
+            connection.close()
+            raise
+
+    def _wake(self, connection: Connection) -> None:
+        identity.wake(connection, self._golden.kept, f"lima-{self._name}", self._instance_id())
 
     def _check_wanted(self) -> None:
         if self._given_up.is_set():

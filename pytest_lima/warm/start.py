@@ -52,6 +52,7 @@ class Order:
         budget: GiB that kept machines may take.
         cold: Creates and boots it; hands it to its argument before it is announced.
         delete: Removes all of it.
+        own_keys: Whether it gets new SSH host keys when it wakes up.
     """
 
     host: Host
@@ -65,6 +66,7 @@ class Order:
     budget: float
     cold: Cold
     delete: Callable[[], None]
+    own_keys: bool = False
 
 
 def start(order: Order) -> Started:
@@ -127,7 +129,8 @@ def _woken(order: Order, golden: Golden) -> Started:
         booting = clone.Clone(order.host, order.name, order.filled, order.timeout, order.observer)
         booting.lay_out(golden)
         return booting, booting.start()
-    resume = Resume(order.host, order.name, order.filled, order.timeout, order.observer, golden)
+    resume = Resume(order.host, order.name, order.filled, order.timeout, order.observer, golden,
+                    own_keys=order.own_keys)  # fmt: skip
     try:
         resume.lay_out()
         return resume, resume.start()

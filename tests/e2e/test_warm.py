@@ -84,6 +84,46 @@ def test_it(lima_factory, pytestconfig):
     assert "BEGIN SSH HOST KEY KEYS" in vms[0].console_log()
 """
 )
+OWN_KEYS = """
+import json, subprocess
+import docker, pytest
+from pytest_lima.errors import HostKeyError
+from pytest_lima.guest.hostkeys import HostKeys, from_known_hosts
+from pytest_lima.guest.ssh import Address, NotYetError, connect
+
+def own(vm, *earlier):
+    keys = from_known_hosts(vm.dir / "pl" / "known_hosts").keys
+    files = vm.run("cat /etc/ssh/ssh_host_*_key.pub").stdout.splitlines()
+    assert {tuple(line.split()[:2]) for line in files} == set(keys.items())
+    address = Address(vm.ssh_port, vm.user, vm.dir.parent / "_config" / "user")
+    for others in earlier:
+        assert not set(keys.values()) & set(others.values())
+        for kind, key in others.items():
+            # Of a type that it has no key of any more, there is nothing to be had at all.
+            with pytest.raises(HostKeyError if kind in keys else NotYetError):
+                connect(address, HostKeys({kind: key}, "others"))
+    client = docker.DockerClient(base_url=vm.docker_host)
+    assert client.ping()
+    client.close()
+    return keys
+
+def test_it(lima_factory):
+    one, two = [lima_factory(name=name, engine="docker") for name in ("one", "two")]
+    [golden] = (one.dir.parent / "_golden").glob("*/golden.json")
+    kept = json.loads(golden.read_text())["host_keys"]
+    assert len(kept) > 1
+    first = own(one, kept)
+    own(two, kept, first)
+    argv = ["ssh", "-F", str(two.ssh_config), f"lima-{two.name}", "hostname"]
+    told = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert told.stdout == f"lima-{two.name}\\n", told.stderr
+
+    one.snapshot("it")
+    one.restore("it")
+    restored = own(one, kept, first)
+    one.reboot()
+    own(one, kept, first, restored)
+"""
 STANDBY = """
 import time
 import pytest
@@ -197,6 +237,15 @@ def test_two_of_a_kind_share_nothing(
     assert output.count("waking up") == 2
     one, two = facts_of(tmp_path)
     assert all(one[key] != two[key] for key in ("host", "machine", "uuid", "name"))
+    run.assert_nothing_left()
+
+
+def test_each_has_host_keys_of_its_own_where_that_is_asked_for(
+    suite: Callable[..., tuple[Run, int, str]],
+) -> None:
+    run, status, output = suite(OWN_KEYS, "--lima-host-keys=own")
+    assert status == 0
+    assert output.count("waking up") == 3 and "starts cold" not in output
     run.assert_nothing_left()
 
 

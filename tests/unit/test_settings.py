@@ -15,9 +15,10 @@ GOOD = {
     "memory": ("512MiB", 0.5), "disk": ("10", 10.0), "mount": ("/srv:w", ("/srv:w",)),
     "arch": ("aarch64", "aarch64"), "accel": ("tcg", "tcg"), "engine": ("both", "both"),
     "timeout": ("90", 90.0), "timeout_factor": ("2.5", 2.5), "start": ("warm", "warm"),
-    "warm_budget": ("20GiB", 20.0), "keep": ("on-failure", "on-failure"),
-    "teardown": ("stop", "stop"), "share": ("worker", "worker"), "max_vms": ("3", 3),
-    "standby": ("2", 2), "reuse": ("on", True), "idle": ("60", 60.0), "recreate": ("2", 2),
+    "host_keys": ("own", "own"), "warm_budget": ("20GiB", 20.0),
+    "keep": ("on-failure", "on-failure"), "teardown": ("stop", "stop"),
+    "share": ("worker", "worker"), "max_vms": ("3", 3), "standby": ("2", 2),
+    "reuse": ("on", True), "idle": ("60", 60.0), "recreate": ("2", 2),
     "timings": ("on", True), "missing": ("skip", "skip"), "home": ("/h", "/h"),
     "limactl": ("/opt/limactl", "/opt/limactl"),
 }  # fmt: skip

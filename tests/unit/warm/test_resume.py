@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from pytest_lima.errors import StartError
+from pytest_lima.guest.hostkeys import HostKeys
 from pytest_lima.guest.identity import Kept
+from pytest_lima.guest.ssh import Address, NotYetError
 from pytest_lima.lima.accel import Accelerator
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.limactl import Limactl
 from pytest_lima.lima.template import FilledTemplate
+from pytest_lima.warm import resume as resumes
 from pytest_lima.warm.resume import Resume
 from pytest_lima.warm.store import Golden
 
@@ -65,6 +70,59 @@ def test_the_folder_has_what_lima_reads_and_links_to_the_rest(
         "qcow2", "-b", "disk-2", "-F", "raw", str(folder / "disk"),
     ]  # fmt: skip
     assert golden.in_use
+
+
+def test_with_keys_of_its_own_all_goes_over_them(
+    resume: Resume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this order: nothing is forwarded, nor kept, with the keys that others have too."""
+    steps: list[str] = []
+    own = HostKeys({"ssh-ed25519": "own"}, "the test", lasting=False)
+    known_hosts = tmp_path / "known_hosts"
+
+    def connection(name: str) -> Any:
+        steps.append(f"{name} in")
+        return SimpleNamespace(name=name, close=lambda: steps.append(f"{name} out"))
+
+    def connect(_: Address, keys: HostKeys) -> Any:
+        assert keys.keys == {"ssh-ed25519": "kept"}
+        return connection("kept")
+
+    def renew(connection: Any) -> HostKeys:
+        steps.append(f"renewed by {connection.name}")
+        return own
+
+    def log_in(_: Address, keys: HostKeys) -> Any:
+        assert keys is own
+        if "early" not in steps:
+            steps.append("early")
+            raise NotYetError("sshd loads them")
+        return connection("own")
+
+    def forward(*_: object) -> str:
+        steps.append(f"forwarded, pinned to {known_hosts.read_text().split()[-1]}")
+        return "the forward"
+
+    monkeypatch.setattr(
+        resume, "_golden", replace(resume._golden, host_keys={"ssh-ed25519": "kept"})
+    )
+    monkeypatch.setattr(resume, "_own_keys", True)
+    monkeypatch.setattr(resume, "_load", lambda _: steps.append("loaded"))
+    monkeypatch.setattr(resume, "_locate", lambda _: ("info", Address(1, "ann", tmp_path)))
+    monkeypatch.setattr(
+        resume, "_wake", lambda connection: steps.append(f"woken by {connection.name}")
+    )
+    monkeypatch.setattr(resume, "_engines", forward)
+    monkeypatch.setattr(resumes, "connect", connect)
+    monkeypatch.setattr(resumes.rekey, "renew", renew)
+    monkeypatch.setattr(resumes.rekey, "log_in", log_in)
+    booted = resume._make_ready(cast("Any", None), tmp_path)
+    assert steps == [
+        "loaded", "kept in", "woken by kept", "renewed by kept", "kept out", "early", "own in",
+        "forwarded, pinned to own",
+    ]  # fmt: skip
+    assert booted.keys is own and cast("Any", booted.connection).name == "own"
+    assert booted.forward == "the forward"
 
 
 def test_what_is_kept_may_be_removed_while_it_is_used(resume: Resume, golden: Golden) -> None:
