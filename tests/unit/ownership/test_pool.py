@@ -12,6 +12,7 @@ import pytest
 from pytest_lima.errors import LimaError, ProvisionError
 from pytest_lima.ownership.pool import Pool
 from pytest_lima.spec import MachineSpec, machine_spec
+from pytest_lima.warm import start as warm
 
 if TYPE_CHECKING:
     from conftest import Recorder
@@ -42,6 +43,26 @@ def test_equal_specs_are_one_machine_others_are_not(
     assert one.acquire(small) is not vm  # made anew
     one.close()
     fake_lima.wait_until(lambda: not fake_lima.processes())  # the reaper goes too
+    fake_lima.assert_clean()
+
+
+@pytest.mark.parametrize(("host_keys", "own"), [("own", True), ("kept", False)])
+def test_whose_host_keys_a_vm_gets_is_the_settings(
+    pool: Callable[..., Pool], spec: Callable[..., MachineSpec], fake_lima: FakeLima,
+    monkeypatch: pytest.MonkeyPatch, host_keys: str, own: bool,
+) -> None:  # fmt: skip
+    orders = []
+
+    def start(order: warm.Order) -> warm.Started:
+        orders.append(order)
+        return really(order)
+
+    really = warm.start
+    monkeypatch.setattr(warm, "start", start)
+    one = pool(host_keys=host_keys)
+    one.create(spec(), None).reset()
+    one.close()
+    assert [order.own_keys for order in orders] == [own] * 2
     fake_lima.assert_clean()
 
 

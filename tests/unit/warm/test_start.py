@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from conftest import Recorder
 
 
+really_wake_up = start.wake_up
+
+
 @dataclass
 class Machine:
     """What happens to the steps of a start, and which were taken."""
@@ -101,6 +104,32 @@ def test_the_first_is_kept_and_the_second_wakes_up(machine: Machine, observer: R
     machine.start()
     assert machine.steps == ["cold", "keep", "warm"]
     assert observer.all("warn") == []
+
+
+def test_with_keys_of_its_own_it_wakes_up_from_the_same(machine: Machine) -> None:
+    machine.start()
+    machine.start(own_keys=True)
+    assert machine.steps == ["cold", "keep", "warm"]
+
+
+@pytest.mark.parametrize("own_keys", [True, False])
+def test_who_wakes_it_up_is_told_whose_host_keys_it_gets(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, own_keys: bool
+) -> None:
+    told = []
+
+    class Waking:
+        def __init__(self, *_: object, own_keys: bool) -> None:
+            told.append(own_keys)
+
+        def lay_out(self) -> None: ...
+        def close(self) -> None: ...
+        def start(self) -> None: ...
+
+    monkeypatch.setattr(start, "Resume", Waking)
+    golden = cast("Golden", SimpleNamespace(disk_only=False))
+    really_wake_up(replace(machine.order, own_keys=own_keys), golden)
+    assert told == [own_keys]
 
 
 def test_cold_means_cold(machine: Machine) -> None:
