@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import threading
-import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -39,7 +39,6 @@ from pytest_lima.warm.store import Golden
 # Emulated it takes three seconds. What takes longer than this is better started cold.
 _LONGEST = 60.0
 _INTERVAL = 0.02
-_RELOAD = 20.0  # of sshd, which takes a second there
 _IID = re.compile(rb"\binstance-id: (iid-\d+)\n")
 
 
@@ -104,9 +103,9 @@ class Resume(Boot):
         if self._own_keys:
             keys = self._exchange_keys(waiting, address, keys)
             keys.write_known_hosts(folder / "known_hosts", self._name)
-            connection, forward = self._enter_anew(waiting, info, address, keys)
+            connection, forward = self._enter(waiting, info, address, keys, lambda _: None)
         else:
-            connection, forward = self._enter(waiting, info, address, keys)
+            connection, forward = self._enter(waiting, info, address, keys, self._wake)
         return Booted(info, address, keys, connection, forward, child, 0.0, self._golden.booted_as)
 
     def _load(self, waiting: Waiting) -> None:
@@ -130,17 +129,34 @@ class Resume(Boot):
                     seen=evidence.cause(self._dir) or error.seen,
                 ) from error
 
+    def _exchange_keys(self, waiting: Waiting, address: Address, kept: HostKeys) -> HostKeys:
+        """Wake the guest up, and have it make host keys that nobody else has.
+
+        Nothing else may be under way: an ``ssh`` that meets another key gives up.
+        """
+        with closing(waiting.until("SSH", lambda: connect(address, kept))) as connection:
+            self._wake(connection)
+            return rekey.renew(connection)
+
+    def _wake(self, connection: Connection) -> None:
+        identity.wake(connection, self._golden.kept, f"lima-{self._name}", self._instance_id())
+
     def _enter(
-        self, waiting: Waiting, info: InstanceInfo, address: Address, keys: HostKeys
+        self,
+        waiting: Waiting,
+        info: InstanceInfo,
+        address: Address,
+        keys: HostKeys,
+        then: Callable[[Connection], None],
     ) -> tuple[Connection, SocketForward | None]:
-        """Log in and wake the guest up, while the engines' sockets are forwarded."""
+        """Log in and do what is still to be done, while the engines' sockets are forwarded."""
         aside = Waiting(waiting.deadline, self._check_wanted, lambda: None)
         connection: Connection | None = None
         with ThreadPoolExecutor(1, "pytest-lima-engines") as executor:
             forwarding = executor.submit(self._engines, aside, info, address)
             try:
                 connection = waiting.until("SSH", lambda: connect(address, keys))
-                self._wake(connection)
+                then(connection)
                 return connection, forwarding.result()
             except BaseException:
                 self._given_up.set()
@@ -149,32 +165,6 @@ class Resume(Boot):
                 if forwarding.exception() is None and (forward := forwarding.result()):
                     forward.close()
                 raise
-
-    def _exchange_keys(self, waiting: Waiting, address: Address, kept: HostKeys) -> HostKeys:
-        """Wake the guest up, and have it make new host keys, which nobody else has."""
-        with closing(waiting.until("SSH", lambda: connect(address, kept))) as connection:
-            self._wake(connection)
-            return rekey.renew(connection)
-
-    def _enter_anew(
-        self, waiting: Waiting, info: InstanceInfo, address: Address, keys: HostKeys
-    ) -> tuple[Connection, SocketForward | None]:
-        """Log in once the new keys are in use, and forward the sockets only then.
-
-        An ``ssh`` that meets the old key, or the moment without an sshd, gives up.
-        """
-        reload = replace(waiting, deadline=min(waiting.deadline, time.monotonic() + _RELOAD))
-        connection = reload.until(
-            "SSH with its own host keys", lambda: rekey.log_in(address, keys), _INTERVAL
-        )
-        try:
-            return connection, self._engines(waiting, info, address)
-        except BaseException:
-            connection.close()
-            raise
-
-    def _wake(self, connection: Connection) -> None:
-        identity.wake(connection, self._golden.kept, f"lima-{self._name}", self._instance_id())
 
     def _check_wanted(self) -> None:
         if self._given_up.is_set():

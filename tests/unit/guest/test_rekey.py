@@ -15,7 +15,7 @@ import pytest
 
 from pytest_lima.errors import StartError
 from pytest_lima.guest import rekey
-from pytest_lima.guest.ssh import Connection, NotYetError
+from pytest_lima.guest.ssh import Connection
 
 if TYPE_CHECKING:
     from conftest import Guest
@@ -37,12 +37,23 @@ echo "private $number" >"$file"; echo "$name AAAA$number root@guest" >"$file.pub
 SSHD = """\
 [ "$*" = -T ] || { echo "unknown call: $*" >&2; exit 2; }
 """
+# On SIGHUP it takes its time, and has a pid again when it listens.
+DAEMON = """\
+listen() { echo $$ >"$0"; }
+load() { sleep 0.3; cat "$1"/*.pub >"$0.loaded"; listen; }
+trap 'load "$1"' HUP
+listen
+while :; do sleep 0.05; done
+"""
 OLD = "B" * 64
 
 
 @pytest.fixture
-def sshd(tmp_path: Path, tool: Callable[..., Path]) -> Iterator[Sshd]:
+def sshd(
+    tmp_path: Path, tool: Callable[..., Path], said: Callable[..., list[int]]
+) -> Iterator[Sshd]:
     one = Sshd(tmp_path, tool)
+    assert said(one.pid_file) == [one.process.pid]
     yield one
     one.process.kill()
     one.process.wait()
@@ -55,8 +66,8 @@ class Sshd:
         self.folder = folder / "host keys"
         self.folder.mkdir()
         self.pid_file = folder / "sshd.pid"
-        self.process = subprocess.Popen(["sleep", "60"])
-        self.pid_file.write_text(f"{self.process.pid}\n")
+        self.loaded = folder / "sshd.pid.loaded"
+        self.process = subprocess.Popen(["sh", "-c", DAEMON, self.pid_file, self.folder])
         self._tool = tool
         tool("ssh-keygen", KEYGEN)
 
@@ -74,8 +85,10 @@ class Sshd:
         rows = [path.read_text().split() for path in self.folder.glob("*.pub")]
         return {kind: key for kind, key, _ in rows}
 
-    def loads_anew(self) -> bool:
-        return self.process.wait(10) == -signal.SIGHUP
+    def has_loaded(self) -> dict[str, str]:
+        """What it has read when its pid was to be seen again."""
+        rows = [line.split() for line in self.loaded.read_text().splitlines()]
+        return {kind: key for kind, key, _ in rows}
 
 
 def test_each_type_is_made_anew_and_told_but_rsa_is_left_out(
@@ -89,7 +102,7 @@ def test_each_type_is_made_anew_and_told_but_rsa_is_left_out(
     assert {path.name for path in sshd.folder.iterdir()} == {"two", "two.pub", "three", "three.pub"}
     assert "the old one" not in {path.read_text() for path in sshd.folder.iterdir()}
     assert not keys.lasting  # at its next boot it is a new instance to cloud-init
-    assert sshd.loads_anew()
+    assert sshd.has_loaded() == keys.keys
 
 
 def test_no_two_guests_get_the_same(connection: Connection, sshd: Sshd) -> None:
@@ -102,14 +115,14 @@ def test_rsa_is_made_where_there_is_nothing_else(connection: Connection, sshd: S
     sshd.has({"dsa": "ssh-dss", "rsa": "ssh-rsa"})
     keys = rekey.renew(connection)
     assert list(keys.keys) == ["ssh-rsa"] and keys.keys == sshd.keys()
-    assert sshd.loads_anew()
+    assert sshd.has_loaded() == keys.keys
 
 
 def test_an_sshd_of_each_connection_has_nothing_to_load(connection: Connection, sshd: Sshd) -> None:
     sshd.has({"key": "ssh-ed25519"})
     sshd.pid_file.unlink()
     assert set(rekey.renew(connection).keys) == {"ssh-ed25519"}
-    assert sshd.process.poll() is None
+    assert not sshd.loaded.exists()
 
 
 def test_a_guest_that_has_no_keys_in_files(connection: Connection, sshd: Sshd) -> None:
@@ -128,7 +141,18 @@ def test_a_key_that_can_t_be_made(
     with pytest.raises(StartError) as raised:
         rekey.renew(connection)
     assert "No space left on device" in str(raised.value)
-    assert sshd.process.poll() is None  # its sshd has the old ones still
+    assert not sshd.loaded.exists()
+
+
+def test_an_sshd_that_does_not_come_back(
+    connection: Connection, sshd: Sshd, tool: Callable[..., Path]
+) -> None:
+    sshd.has({"key": "ssh-ed25519"})
+    tool("seq", "echo 1")
+    sshd.process.send_signal(signal.SIGSTOP)
+    with pytest.raises(StartError) as raised:
+        rekey.renew(connection)
+    assert "its sshd does not listen again" in str(raised.value)
 
 
 def test_without_ssh_keygen_nothing_is_touched(tmp_path: Path, sshd: Sshd) -> None:
@@ -153,13 +177,3 @@ def test_a_guest_that_tells_nothing(guest: Guest, connection: Connection) -> Non
     guest.misbehave = agree
     with pytest.raises(StartError, match="of its own"):
         rekey.renew(connection)
-
-
-def test_logging_in_waits_for_the_new_keys(guest: Guest) -> None:
-    guest.host_key = paramiko.ECDSAKey.generate()
-    new, old = guest.keys, paramiko.ECDSAKey.generate()
-    guest.host_key = old
-    with pytest.raises(NotYetError, match="another machine"):
-        rekey.log_in(guest.address, new)
-    assert guest.commands == []
-    rekey.log_in(guest.address, guest.keys).close()
