@@ -14,8 +14,9 @@ _TIMEOUT = 60.0
 # three seconds, where another takes 0.3, and every client since 2014 knows others.
 #
 # SIGHUP is what `reload` of ssh.service, sshd.service and OpenRC sends: sshd executes itself
-# anew, loads its keys, listens, and writes its pid; its sessions go on. Where each connection
-# gets an sshd of its own, as with `Accept=yes`, there is no such file and nothing to load.
+# anew, loads its keys, listens, and writes its pid; its sessions go on. With systemd's ssh.socket
+# it ends instead, as it can't bind the port, and the next connection starts another. Where each
+# connection gets its own, with `Accept=yes`, there is no such file and nothing to load.
 _RENEW = """\
 set -eu
 command -v ssh-keygen >/dev/null || { echo "it has no ssh-keygen" >&2; exit 1; }
@@ -53,6 +54,7 @@ rm "$pid_file"
 kill -HUP "$pid"
 for try in $(seq 200); do
   [ ! -s "$pid_file" ] || exit 0
+  kill -0 "$pid" 2>/dev/null || exit 0
   sleep 0.1
 done
 echo "its sshd does not listen again" >&2

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -142,6 +143,19 @@ def test_a_key_that_can_t_be_made(
         rekey.renew(connection)
     assert "No space left on device" in str(raised.value)
     assert not sshd.loaded.exists()
+
+
+def test_an_sshd_that_a_socket_starts_may_end(connection: Connection, sshd: Sshd) -> None:
+    sshd.has({"key": "ssh-ed25519"})
+    sshd.process.kill()
+    sshd.process.wait()
+    with subprocess.Popen(["sleep", "60"]) as other:  # SIGHUP ends it
+        sshd.pid_file.write_text(f"{other.pid}\n")
+        collector = threading.Thread(target=other.wait)
+        collector.start()
+        assert set(rekey.renew(connection).keys) == {"ssh-ed25519"}
+        collector.join()
+        assert other.returncode == -signal.SIGHUP
 
 
 def test_an_sshd_that_does_not_come_back(
