@@ -192,13 +192,19 @@ class Boot:
         return Booted(info, address, keys, connection, forward, child, 0.0, (self._name,))
 
     def _locate(self, waiting: Waiting) -> tuple[InstanceInfo, Address]:
-        port = waiting.until(
-            "SSH port from Lima", lambda: self._events.read().ssh_port or None, _LOCAL_INTERVAL
-        )
+        port = self._ssh_port(waiting)
         info = self._host.limactl.inspect(self._name)
         if info is None:
             raise StartError(f"limactl does not know {self._name} any more")
-        return info, Address(port, info.user, self._host.limactl.home / "_config" / "user")
+        return info, self._address(port, info.user)
+
+    def _ssh_port(self, waiting: Waiting) -> int:
+        return waiting.until(
+            "SSH port from Lima", lambda: self._events.read().ssh_port or None, _LOCAL_INTERVAL
+        )
+
+    def _address(self, port: int, user: str) -> Address:
+        return Address(port, user, self._host.limactl.home / "_config" / "user")
 
     def _settle(
         self, waiting: Waiting, info: InstanceInfo, address: Address, connection: Connection

@@ -15,7 +15,6 @@ class InstanceInfo:
 
     Attributes:
         status: Lima's word: Running, Stopped, Broken, …; Running is not ready.
-        ssh_port: Stale while the instance is stopped.
         memory: MiB.
         config: The resolved lima.yaml.
     """
@@ -27,9 +26,6 @@ class InstanceInfo:
     arch: str
     cpus: int
     memory: int
-    ssh_port: int
-    host_agent_pid: int
-    driver_pid: int
     config: Mapping[str, Any] = field(repr=False)
 
     @property
@@ -50,9 +46,6 @@ def parse(line: str) -> InstanceInfo | None:
             arch=entry.get("arch", ""),
             cpus=entry.get("cpus", 0),
             memory=entry.get("memory", 0) // (1024 * 1024),
-            ssh_port=entry.get("sshLocalPort", 0),
-            host_agent_pid=entry.get("hostAgentPID", 0),
-            driver_pid=entry.get("driverPID", 0),
             config=entry.get("config") or {},
         )
     except (ValueError, KeyError, TypeError, AttributeError):

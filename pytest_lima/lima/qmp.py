@@ -30,6 +30,11 @@ _FINAL = {"completed", "failed", "cancelled"}
 _FIRST_ADDRESS = 15  # in 192.168.5.0/24 (Lima: pkg/networks/const.go)
 
 
+def prepare() -> None:
+    """Load the client, which takes a tenth of a second."""
+    import qemu.qmp  # noqa: F401
+
+
 class Monitor:
     """A connection to one QEMU; a context manager. QEMU serves one at a time."""
 

@@ -69,7 +69,7 @@ def bake(
         layer, layer_format = _put_layer(monitor, instance, folder, environ)
     return Golden(
         folder, key, booted.info.name, template, kept, booted.address.user,
-        dict(booted.keys.keys), layer, layer_format, booted.booted_as,
+        dict(booted.keys.keys), layer, layer_format, booted.booted_as, info=booted.info,
     )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from pytest_lima.guest.hostkeys import HostKeys
 from pytest_lima.guest.readiness import Waiting
 from pytest_lima.guest.sockets import SocketForward
 from pytest_lima.guest.ssh import Address, Connection, connect
-from pytest_lima.lima import evidence, logs, process
+from pytest_lima.lima import evidence, logs, process, qmp
 from pytest_lima.lima.accel import qemu_binary
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.info import InstanceInfo
@@ -108,7 +108,16 @@ class Resume(Boot):
             connection, forward = self._enter(waiting, info, address, keys, self._wake)
         return Booted(info, address, keys, connection, forward, child, 0.0, self._golden.booted_as)
 
+    def _locate(self, waiting: Waiting) -> tuple[InstanceInfo, Address]:
+        """As the kept one was: limactl needs not be asked."""
+        kept = self._golden.info
+        if kept is None:
+            return super()._locate(waiting)
+        info = replace(kept, name=self._name, dir=self._dir)
+        return info, self._address(self._ssh_port(waiting), info.user)
+
     def _load(self, waiting: Waiting) -> None:
+        qmp.prepare()  # while QEMU starts
         path = self._dir / "qmp.sock"
 
         def attach() -> Monitor | None:

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from pytest_lima.guest.identity import Kept
+from pytest_lima.lima.info import InstanceInfo
 
 RECORD = "golden.json"
 _HALF = ".half-"
@@ -43,6 +44,7 @@ class Golden:
         layer_format: ``qcow2`` or ``raw``.
         booted_as: The instances that it has booted as, in that order.
         disk_only: Whether its memory can't be kept, so that it is booted.
+        info: What limactl said of the instance it was kept from; None where that isn't kept.
     """
 
     folder: Path
@@ -56,6 +58,7 @@ class Golden:
     layer_format: str
     booted_as: tuple[str, ...]
     disk_only: bool = False
+    info: InstanceInfo | None = None
 
     @property
     def state(self) -> Path:
@@ -130,8 +133,12 @@ class Store:
     def publish(self, golden: Golden) -> Golden:
         """Make a filled folder the machine of its key: whole or not at all."""
         half = golden.folder
-        whole = replace(golden, folder=self._folder / golden.key)
+        folder = self._folder / golden.key
+        info = golden.info and replace(golden.info, dir=folder)
+        whole = replace(golden, folder=folder, info=info)
         record = {**asdict(golden), "folder": "", "made": time.time()}
+        if golden.info:
+            record["info"]["dir"] = ""  # it is where it is found
         (half / RECORD).write_text(json.dumps(record))
         for file in half.iterdir():
             file.chmod(0o400)
@@ -216,7 +223,8 @@ def _read(folder: Path) -> Golden | None:
     try:
         record = json.loads((folder / RECORD).read_text())
         del record["made"]
-        known = {"folder": folder, "kept": Kept(**record["kept"]),
+        info = record["info"] and InstanceInfo(**{**record["info"], "dir": folder})
+        known = {"folder": folder, "kept": Kept(**record["kept"]), "info": info,
                  "booted_as": tuple(record["booted_as"])}  # fmt: skip
         return Golden(**{**record, **known})
     except (OSError, ValueError, KeyError, TypeError):

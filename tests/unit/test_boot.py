@@ -25,7 +25,6 @@ from pytest_lima.guest.commands import CommandResult, run
 from pytest_lima.guest.hostkeys import HostKeys
 from pytest_lima.guest.ssh import connect
 from pytest_lima.lima import engines, host, paths, template
-from pytest_lima.lima.info import InstanceInfo
 from pytest_lima.settings import resolve
 from pytest_lima.spec import MachineSpec
 
@@ -225,10 +224,6 @@ def test_a_guest_that_ends_our_question_on_its_way_down_is_asked_again(tries, mo
     monkeypatch.setattr(power, "reboot", lambda connection: connection.close())
     with pytest.raises(ReadyTimeoutError, match="no SSH after the reboot within"):
         tries.reboot(boot, timeout=0.5)
-
-
-def info(folder: Path, pid: int, **config: object) -> InstanceInfo:
-    return InstanceInfo("pl-1", "Running", folder, "qemu", "x86_64", 2, 2048, 60022, 0, pid, config)
 
 
 def test_keys_are_looked_for_until_lima_is_ready_and_a_moment_longer(tries, monkeypatch) -> None:

@@ -17,6 +17,7 @@ from pytest_lima.guest.identity import Kept
 from pytest_lima.guest.ssh import Address, NotYetError
 from pytest_lima.lima.accel import Accelerator
 from pytest_lima.lima.host import Host
+from pytest_lima.lima.info import InstanceInfo
 from pytest_lima.lima.limactl import Limactl
 from pytest_lima.lima.template import FilledTemplate
 from pytest_lima.warm import resume as resumes
@@ -70,6 +71,19 @@ def test_the_folder_has_what_lima_reads_and_links_to_the_rest(
         "qcow2", "-b", "disk-2", "-F", "raw", str(folder / "disk"),
     ]  # fmt: skip
     assert golden.in_use
+
+
+def test_what_limactl_said_of_the_kept_one_is_not_asked_again(
+    resume: Resume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {"user": {"name": "ann"}}
+    kept = InstanceInfo("pl-1", "Running", tmp_path, "qemu", "x86_64", 2, 2048, config)
+    monkeypatch.setattr(resume, "_golden", replace(resume._golden, info=kept))
+    (tmp_path / "pl-2").mkdir()
+    (tmp_path / "pl-2" / "ha.stdout.log").write_text('{"status": {"sshLocalPort": 60022}}\n')
+    info, address = resume._locate(resume._waiting())
+    assert info == replace(kept, name="pl-2", dir=tmp_path / "pl-2")
+    assert address == Address(60022, "ann", tmp_path / "_config" / "user")
 
 
 def test_with_keys_of_its_own_all_goes_over_them(

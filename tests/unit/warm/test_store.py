@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_lima.guest.identity import Kept
+from pytest_lima.lima.info import InstanceInfo
 from pytest_lima.warm.store import Golden, Store
 
 KEYS = {"ssh-ed25519": "AAAA"}
@@ -57,6 +58,16 @@ def test_what_is_published_is_found_read_only_and_the_user_s_alone(
     assert made.host_keys == KEYS and made.kept.hostname == "lima-pl-1"
     assert {stat.S_IMODE(file.stat().st_mode) for file in made.folder.iterdir()} == {0o400}
     assert stat.S_IMODE(made.folder.stat().st_mode) == 0o700
+
+
+def test_what_limactl_said_of_it_is_found_with_it(store: Store, tmp_path: Path) -> None:
+    info = InstanceInfo("pl-1", "Running", tmp_path / "pl-1", "qemu", "x86_64", 2, 2048,
+                        {"user": {"name": "ann"}})  # fmt: skip
+    with store.building("k1", never), store.half("k1") as folder:
+        (folder / "disk-1").write_bytes(b"")
+        made = store.publish(replace(golden(folder), info=info))
+    assert store.find("k1") == made
+    assert made.info == replace(info, dir=made.folder)
 
 
 def test_it_takes_the_place_of_one_that_is_there(store: Store, tmp_path: Path) -> None:
