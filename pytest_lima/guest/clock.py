@@ -12,10 +12,10 @@ from pytest_lima.guest.answers import NotAnsweringError
 from pytest_lima.guest.commands import run
 from pytest_lima.guest.ssh import Connection
 
-_TOLERANCE = 1.0
+TOLERANCE = 1.0  # seconds
 _TRIES = 3
 _COMMAND_TIMEOUT = 60.0
-_TIME = re.compile(r"(?m)^(?:(\d+\.\d+)|(\d+))$")
+_TIME = re.compile(r"(?m)^\d+(\.\d+)?")
 
 
 def correct(connection: Connection) -> None:
@@ -25,13 +25,13 @@ def correct(connection: Connection) -> None:
         ReadyTimeoutError: It can't be set.
     """
     drift = _drift(connection)
-    if abs(drift) > _TOLERANCE:
+    if abs(drift) > TOLERANCE:
         # Asked again, as a connection's first command waits for its shell: on a slow machine
         # that alone is seconds, and others may use this VM's clock.
         drift = _drift(connection)
     late = 0.0  # how long sudo and a shell take to get to it, on a slow machine seconds
     for _ in range(_TRIES):
-        if abs(drift) <= _TOLERANCE:
+        if abs(drift) <= TOLERANCE:
             return
         now = time.time() + late
         # A busybox takes whole seconds only.
@@ -39,12 +39,23 @@ def correct(connection: Connection) -> None:
         run(connection, line, user="root", check=False)
         drift = _drift(connection)
         late -= drift
-    if abs(drift) > _TOLERANCE:
+    if abs(drift) > TOLERANCE:
         raise ReadyTimeoutError(
             f"the guest's clock is {drift:+.1f} s off and can't be set",
             ran="date -u -s in the guest",
             remedy="check time services and sudo in the template",
         )
+
+
+def seconds(said: str) -> float | None:
+    """The time that ``date +%s.%N`` prints; None where it is none.
+
+    A busybox without %N has whole seconds alone; half of one is their middle.
+    """
+    match = _TIME.search(said)
+    if match is None:
+        return None
+    return float(match[0]) + (0.0 if match[1] else 0.5)
 
 
 def is_right_by_docker(path: Path) -> bool:
@@ -62,16 +73,14 @@ def is_right_by_docker(path: Path) -> bool:
     except NotAnsweringError:
         return False
     # It was between `before` and now here, and from `said` to a second later there.
-    return said is not None and time.time() - said <= _TOLERANCE >= said + 1 - before
+    return said is not None and time.time() - said <= TOLERANCE >= said + 1 - before
 
 
 def _drift(connection: Connection) -> float:
     """Seconds the guest is ahead; the round trip is taken as half each way."""
     before = time.time()
-    said = run(connection, "date +%s.%N; date +%s", timeout=_COMMAND_TIMEOUT).stdout
-    guest = _TIME.search(said)
+    said = run(connection, "date +%s.%N", timeout=_COMMAND_TIMEOUT).stdout
+    guest = seconds(said)
     if guest is None:
         raise LimaError("the guest's time can't be read", ran="date +%s.%N", seen=said)
-    # A busybox without %N has whole seconds alone; half of one is their middle.
-    seconds = float(guest[1]) if guest[1] else float(guest[2]) + 0.5
-    return seconds - (before + time.time()) / 2
+    return guest - (before + time.time()) / 2

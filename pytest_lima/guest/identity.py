@@ -7,7 +7,6 @@ emulated CPU that has just woken up.
 from __future__ import annotations
 
 import math
-import re
 import secrets
 import shlex
 import time
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     import paramiko
 
 _TIMEOUT = 60.0
-_CLOCK_TOLERANCE = 1.0
 _CHUNK = 65536
 _SESSIONS = "/run/pytest-lima/sessions"
 # The token lies in memory and on the disk: the two have to be of the same moment.
@@ -139,7 +137,8 @@ def wake(connection: Connection, kept: Kept, hostname: str, iid: str = "") -> No
     script = "".join(f"{key}={value}\n" for key, value in values.items()) + _WAKE
     said = _converse(connection, f"exec sudo -n sh -c {shlex.quote(script)}")
     facts = dict(line.partition("=")[::2] for line in said.splitlines())
-    drift = _seconds(facts.get("time", "")) - time.time()
+    told = clock.seconds(facts.get("time", ""))
+    drift = math.inf if told is None else told - time.time()
     problems = [
         problem
         for wrong, problem in (
@@ -151,16 +150,8 @@ def wake(connection: Connection, kept: Kept, hostname: str, iid: str = "") -> No
     ]
     if problems:
         raise StartError("the guest did not wake up as it should", seen="; ".join(problems))
-    if abs(drift) > _CLOCK_TOLERANCE:  # on a busy machine that is the way here and back
+    if abs(drift) > clock.TOLERANCE:  # on a busy machine that is the way here and back
         clock.correct(connection)
-
-
-def _seconds(text: str) -> float:
-    match = re.match(r"\d+(\.\d+)?", text)
-    if match is None:
-        return math.inf
-    # A busybox without %N has whole seconds alone; half of one is their middle.
-    return float(match[0]) + (0.0 if match[1] else 0.5)
 
 
 def _converse(connection: Connection, line: str) -> str:

@@ -19,12 +19,11 @@ def date(tool, tmp_path):
         drift.write_text(str(seconds))
         setting = f"echo 0 >'{drift}'" if can_be_set else "echo 'date: not permitted' >&2; exit 1"
         # As busybox's, which neither prints nor takes parts of a second.
-        whole = "-u*-s*@*.*) exit 1 ;; *%N) exec /usr/bin/date +%s. ;;"
-        precise = "" if nanoseconds else whole
-        form = "%.6f" if nanoseconds else "%d"
+        refusal = "" if nanoseconds else "-u*-s*@*.*) exit 1 ;;"
+        form = "%.6f" if nanoseconds else "%d.%%N"
         tool(
             "date",
-            f"""case "$*" in {precise} -u*-s*) {setting} ;;
+            f"""case "$*" in {refusal} -u*-s*) {setting} ;;
             *) /usr/bin/date "$@" | awk -v d=$(cat '{drift}') '{{printf "{form}\\n", $1 + d}}'
             esac""",
         )
