@@ -56,7 +56,7 @@ from pathlib import Path
 SEEN = Path(__file__).with_name("seen")
 SEEN.write_text("by the guest")
 
-@pytest.mark.lima(mounts=[str(SEEN.parent)])
+@pytest.mark.lima(mounts=[str(SEEN.parent)], overrides={"mountType": "reverse-sshfs"})
 def test_it(lima, lima_docker_host, pytestconfig):
     import docker
     client = docker.DockerClient(base_url=lima_docker_host)
