@@ -237,10 +237,9 @@ class Settings:
         return self.template or (DEFAULT_TEMPLATE,)
 
     @property
-    def keep_between_runs(self) -> str:
-        """``keep``; what may be reused is left for that, unless ``keep`` was given."""
-        given = self.sources.get("keep", "default") != "default"
-        return "always" if self.reuse and not given else self.keep
+    def leaves_for_reuse(self) -> bool:
+        """Whether what may be reused is left for that: unless ``keep`` was given."""
+        return self.reuse and self.sources.get("keep", "default") == "default"
 
     @property
     def params(self) -> dict[str, str]:

@@ -16,8 +16,9 @@ def wanted(record: Record, settings: Settings) -> bool:
     """Whether an instance that its last user gives back is to be left behind."""
     if settings.teardown == "stop" and record.state == READY:
         return True
-    keep = settings.keep_between_runs
-    return keep == "always" or (keep == "on-failure" and record.failed)
+    if settings.leaves_for_reuse and record.reuse and record.state == READY:
+        return True
+    return settings.keep == "always" or (settings.keep == "on-failure" and record.failed)
 
 
 def kept(record: Record, settings: Settings) -> Record:

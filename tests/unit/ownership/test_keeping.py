@@ -14,8 +14,9 @@ from pytest_lima.settings import Settings
 MINE = this_process()
 
 
-def record(state: str = READY, *, failed: bool = False) -> Record:
-    return Record("pl-1", "/h", "limactl", "key", "run", MINE, MINE, state=state, failed=failed)
+def record(state: str = READY, *, failed: bool = False, reuse: bool = False) -> Record:
+    return Record("pl-1", "/h", "limactl", "key", "run", MINE, MINE, state=state, failed=failed,
+                  reuse=reuse)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -28,12 +29,24 @@ def record(state: str = READY, *, failed: bool = False) -> Record:
         (Settings(keep="always"), READY, False, True),
         (Settings(teardown="stop"), READY, False, True),
         (Settings(teardown="stop"), FAILED, True, False),  # there is nothing to be stopped
-        (Settings(reuse=True), READY, False, True),
-        (Settings(reuse=True, sources={"keep": "command line"}), READY, False, False),
     ],
 )
 def test_what_is_wanted(settings: Settings, state: str, failed: bool, wanted: bool) -> None:
     assert keeping.wanted(record(state, failed=failed), settings) is wanted
+
+
+@pytest.mark.parametrize(
+    ("settings", "state", "reuse", "wanted"),
+    [
+        (Settings(reuse=True), READY, True, True),
+        (Settings(reuse=True), READY, False, False),  # nobody could ever join it
+        (Settings(reuse=True), FAILED, True, False),  # nor that
+        (Settings(reuse=True, keep="always", sources={"keep": "ini"}), READY, False, True),
+        (Settings(reuse=True, sources={"keep": "command line"}), READY, True, False),
+    ],
+)
+def test_what_is_left_for_reuse(settings: Settings, state: str, reuse: bool, wanted: bool) -> None:
+    assert keeping.wanted(record(state, reuse=reuse), settings) is wanted
 
 
 @pytest.mark.parametrize(

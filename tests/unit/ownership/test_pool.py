@@ -125,3 +125,15 @@ def test_another_run_joins_what_was_left_for_it(
     assert len(fake_lima.calls("create")) == 1
     second.close()
     fake_lima.assert_clean()
+
+
+def test_what_nobody_can_join_is_not_left_for_reuse(
+    pool: Callable[..., Pool], spec: Callable[..., MachineSpec], fake_lima: FakeLima
+) -> None:
+    one = pool(reuse="true")
+    shared = one.acquire(spec())
+    one.create(spec(), "own")
+    one.create_fresh(spec(), 0)
+    one.close()
+    assert fake_lima.instances() == fake_lima.records() == [shared.name]
+    assert [kept.name for kept in one.kept] == [shared.name]
