@@ -15,14 +15,11 @@ from pytest_lima.errors import LimaError
 from pytest_lima.lima import paths
 from pytest_lima.lima.identity import Identity, this_process
 from pytest_lima.lima.limactl import Limactl
-from pytest_lima.observer import Observer
 from pytest_lima.ownership import failures, keeping
 from pytest_lima.ownership.ledger import Ledger
 from pytest_lima.ownership.record import ENDING, FAILED, READY, STARTING, Record
 from pytest_lima.ownership.run import Run
 from pytest_lima.settings import Settings
-
-_LOOK = 0.1
 
 SHARED = "shared"
 KEEP = "keep"
@@ -112,38 +109,6 @@ class Claims:
                 )
             )
             return True
-
-    def await_ready(self, record: Record, seconds: float, observer: Observer) -> Record | None:
-        """Wait for an instance that somebody else starts.
-
-        Returns:
-            Its record; None when its starter has died, and the claim has to be made again.
-
-        Raises:
-            LimaError: The starter's failure.
-            ReadyTimeoutError: Its time and ours is over.
-        """
-        deadline = time.monotonic() + seconds
-        told = ""
-        while True:
-            now = self._ledger.read(record.name)
-            if now is not None and now.state == READY:
-                return now
-            if now is not None and now.state == FAILED:
-                self.drop(record.name)
-                raise failures.failure_of(now)
-            if now is None or not now.claimable:
-                self.drop(record.name)
-                return None
-            phase = self._ledger.phase(record.name)
-            if phase != told:
-                told = phase
-                observer.phase(record.name, f"waiting for {failures.who(now)}: {phase}")
-            if time.monotonic() > deadline:
-                self.drop(record.name)
-                raise failures.waited_too_long(now, seconds, phase)
-            # Files of another process, its phases among them: no lock would tell of all that.
-            time.sleep(_LOOK)
 
     def ready(self, name: str) -> None:
         """What we have started is ready; those who wait may join."""

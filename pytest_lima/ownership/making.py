@@ -26,6 +26,7 @@ from pytest_lima.ownership.record import FAILED, Record
 from pytest_lima.ownership.run import Run
 from pytest_lima.ownership.starting import Order
 from pytest_lima.ownership.states import States
+from pytest_lima.ownership.waiting import await_ready
 from pytest_lima.settings import Settings
 from pytest_lima.warm.snapshots import Snapshots
 
@@ -169,7 +170,7 @@ class Maker:
         record = self._ledger.read(order.name)
         if record is None or not record.claimable:
             return False
-        if self._claims.await_ready(record, order.timeout + _WAIT_MARGIN, self._observer) is None:
+        if not self._await_ready(record, order):
             return False
         if Vitals(instance.dir).cause_of_death() is not None:
             return False
@@ -180,8 +181,7 @@ class Maker:
         """Wait until it is ready and log in; None when the claim has to be made again."""
         if record.state == FAILED:
             raise failure_of(record)
-        wait = order.timeout + _WAIT_MARGIN
-        if self._claims.await_ready(record, wait, self._observer) is None:
+        if not self._await_ready(record, order):
             return None
         begun = time.monotonic()
         try:
@@ -191,6 +191,10 @@ class Maker:
             return self._mend(record, order, error)
         self._observer.joined(order.name, time.monotonic() - begun)
         return instance
+
+    def _await_ready(self, record: Record, order: Order) -> bool:
+        wait = order.timeout + _WAIT_MARGIN
+        return await_ready(record, wait, self._ledger, self._claims, self._observer)
 
     def _attached(self, order: Order, *, set_clock: bool) -> tuple[Boot, Booted]:
         folder = order.host.limactl.home / order.name

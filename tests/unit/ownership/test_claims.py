@@ -2,60 +2,28 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pytest_lima.errors import ProvisionError, ReadyTimeoutError, StartError
-from pytest_lima.lima import identity
+from pytest_lima.errors import ProvisionError, StartError
 from pytest_lima.lima.identity import Identity, this_process
 from pytest_lima.lima.limactl import Limactl
 from pytest_lima.observer import Observer
-from pytest_lima.ownership import claims as module
 from pytest_lima.ownership.claims import DELETE, KEEP, SHARED, Claims
 from pytest_lima.ownership.ledger import Ledger
 from pytest_lima.ownership.record import ENDING, FAILED, READY, STARTING
 from pytest_lima.ownership.run import Run
+from pytest_lima.ownership.waiting import await_ready
 from pytest_lima.settings import Settings
 
 LIMACTL = Limactl("/bin/limactl", Path("/h"), {}, {})
 
 
-class Process:
-    """Somebody else, with claims of their own."""
-
-    def __init__(self, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._popen = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-        found = identity.of(self._popen.pid)
-        assert found is not None
-        self.identity = found
-        self.ledger = ledger
-        self._monkeypatch = monkeypatch
-
-    def do(self, settings: Settings, run: Run, act: Callable[[Claims], object]) -> object:
-        with self._monkeypatch.context() as patch:
-            patch.setattr(module, "this_process", lambda: self.identity)
-            return act(Claims(self.ledger, settings, run))
-
-    def die(self) -> None:
-        self._popen.kill()
-        self._popen.wait()
-
-
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
     return Ledger(tmp_path)
-
-
-@pytest.fixture
-def other(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Iterator[Process]:
-    process = Process(ledger, monkeypatch)
-    yield process
-    process.die()
 
 
 def run_of(owner: Identity | None = None, *, many: bool = True, id_: str = "run") -> Run:
@@ -173,7 +141,7 @@ def test_a_failure_reaches_those_who_wait_and_those_who_come_later(ledger, other
     error = ProvisionError("it failed", ran="x", seen="y", remedy="z", log="/log")
     assert other.do(Settings(), theirs, lambda one: one.failed(record.name, error)) == DELETE
     with pytest.raises(ProvisionError) as caught:
-        claims.await_ready(joined, 5, Observer())
+        await_ready(joined, 5, ledger, claims, Observer())
     assert str(caught.value) == str(error)
     other.do(Settings(), theirs, lambda one: one.settle(record.name))
     later, ours = take(claims)
@@ -186,24 +154,6 @@ def test_alone_a_failure_leaves_nothing(ledger) -> None:
     claims.failed(record.name, StartError("no"))
     claims.settle(record.name)
     assert ledger.records() == []
-
-
-def test_waiting_ends_when_the_starter_dies(ledger, other) -> None:
-    record, _ = other.do(Settings(), run_of(), take)
-    claims = Claims(ledger, Settings(), run_of())
-    joined, _ = take(claims)
-    other.die()
-    assert claims.await_ready(joined, 5, Observer()) is None
-    assert ledger.read(record.name).holders == ()
-
-
-def test_waiting_has_a_limit_and_names_whom_it_waited_for(ledger, other) -> None:
-    other.do(Settings(), run_of(), take)
-    claims = Claims(ledger, Settings(), run_of())
-    joined, _ = take(claims)
-    with pytest.raises(ReadyTimeoutError, match=f"process {other.identity.pid} has been") as caught:
-        claims.await_ready(joined, 0.2, Observer())
-    assert "time.sleep(60)" in str(caught.value)
 
 
 def test_a_dead_vm_is_made_anew_by_one_and_only_so_often(ledger, other) -> None:
