@@ -110,6 +110,42 @@ class Claims:
             )
             return True
 
+    def begin_anew(self, name: str, what: str, facts: Mapping[str, str], limactl: Limactl) -> None:
+        """The right to delete an instance of ours and to make it again under its name.
+
+        Who comes for it from now on waits until it is ready. Where nothing was left of it, as
+        the last time failed, it is recorded as one that nobody else gets.
+
+        Args:
+            name: Of the instance.
+            what: What is to be done with it, for the error.
+            facts: What it is, for people.
+            limactl: Of its LIMA_HOME.
+
+        Raises:
+            LimaError: Others use it, or remove it.
+        """
+        mine = this_process()
+        with self._ledger.lock():
+            record = self._ledger.read(name)
+            if record is None:
+                record = self._new(name, name, facts, limactl, shared=False)
+            _refuse_others(record, mine, what)
+            begun = record.leased(mine)
+            self._ledger.write(replace(
+                begun, state=STARTING, starter=mine, label=self._run.label, keep=False, failure=None
+            ))  # fmt: skip
+
+    def require_alone(self, name: str, what: str) -> None:
+        """Nobody else may use what is about to stand still.
+
+        Raises:
+            LimaError: Others do.
+        """
+        record = self._ledger.read(name)
+        if record is not None:
+            _refuse_others(record, this_process(), what)
+
     def ready(self, name: str) -> None:
         """What we have started is ready; those who wait may join."""
         self._update(name, state=READY)
@@ -227,3 +263,15 @@ class Claims:
             return False
         others = [one for one in self._ledger.members(self._run.id) if one != mine]
         return self._settings.share == "run" and bool(others)
+
+
+def _refuse_others(record: Record, mine: Identity, what: str) -> None:
+    """Raise unless this process is the only one that has to do with an instance."""
+    others = {one for one in record.holders if one != mine}
+    if record.state == ENDING and record.starter != mine and record.starter.alive():
+        others.add(record.starter)
+    if others:
+        raise LimaError(
+            f"{record.name} can't be {what}: {len(others)} other processes use it",
+            remedy="ask for a VM of the test's own, with lima_fresh or fresh=True",
+        )

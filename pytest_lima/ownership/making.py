@@ -15,7 +15,7 @@ from pytest_lima.lima import paths
 from pytest_lima.lima.identity import free_memory, this_process
 from pytest_lima.lima.vitals import Vitals
 from pytest_lima.observer import Observer
-from pytest_lima.ownership import removal, starting
+from pytest_lima.ownership import starting
 from pytest_lima.ownership.attach import attach, write_state
 from pytest_lima.ownership.claims import KEEP, Claims
 from pytest_lima.ownership.ending import Ending
@@ -131,29 +131,27 @@ class Maker:
             kept = Snapshots(other.host, other.name).take_first(booted)
         return self._made_alone(replace(other, kept=kept))
 
-    def anew(self, order: Order, let_go: Callable[[], None]) -> tuple[Boot, Booted]:
+    def anew(self, order: Order, what: str, let_go: Callable[[], None]) -> tuple[Boot, Booted]:
         """An instance from nothing under its name; ``let_go`` is called when it is to end.
 
         Raises:
-            LimaError: Whatever kept the new one from being ready.
+            LimaError: Others use it, or whatever kept the new one from being ready.
         """
-        let_go()
-        removal.remove(order.host.limactl, order.name, self._observer.warn)
-        return self._boot(order, starting.start)
+        self._claims.begin_anew(order.name, what, describe(order), order.host.limactl)
+
+        def start(order: Order, observer: Observer, ledger: Ledger) -> tuple[Boot, Booted]:
+            let_go()
+            return starting.start_anew(order, observer, ledger)
+
+        return self._boot(order, start)
 
     def require_alone(self, name: str, what: str) -> None:
-        """Nobody else may use what is about to be deleted, or to stand still.
+        """Nobody else may use what is about to stand still.
 
         Raises:
             LimaError: Others do.
         """
-        record = self._ledger.read(name)
-        others = [one for one in record.holders if one != this_process()] if record else []
-        if others:
-            raise LimaError(
-                f"{name} can't be {what}: {len(others)} other processes use it",
-                remedy="ask for a VM of the test's own, with lima_fresh or fresh=True",
-            )
+        self._claims.require_alone(name, what)
 
     def renew(self, order: Order, instance: Instance) -> bool:
         """Give a dead instance a new VM under its old name; whether it has one now.
@@ -164,8 +162,7 @@ class Maker:
         dead = Vitals(instance.dir).cause_of_death() is not None
         if self._claims.take_over(order.name, dead=dead, most=self._settings.recreate):
             self._observer.warn(f"{order.name} has died and is made anew")
-            removal.remove(order.host.limactl, order.name, self._observer.warn)
-            instance.replace(*self._boot(order, starting.start))
+            instance.replace(*self._boot(order, starting.start_anew))
             return True
         record = self._ledger.read(order.name)
         if record is None or not record.claimable:
@@ -213,10 +210,8 @@ class Maker:
             return None
         if not dead or record.failed or not (folder / "disk").exists():
             self._observer.warn(f"{record.name} is replaced: {error.what}")
-            removal.remove(order.host.limactl, record.name, self._observer.warn)
-            return self._made(order, starting.start)
+            return self._made(order, starting.start_anew)
         self._observer.warn(f"{record.name} is started again: {error.what}")
-        removal.halt(folder, self._observer.warn)
         try:
             return self._made(order, starting.restart)
         except LimaError as again:
@@ -237,7 +232,7 @@ class Maker:
             self._await_guard()
             boot, booted = how(order, self._observer, self._ledger)
             write_state(booted)
-        self._claims.ready(order.name)
+            self._claims.ready(order.name)
         return boot, booted
 
     @contextmanager

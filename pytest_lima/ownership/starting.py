@@ -90,12 +90,23 @@ def _cold(order: Order, observer: Observer, ledger: Ledger, then: warm.Then) -> 
     return boot, boot.start(then)
 
 
+def start_anew(order: Order, observer: Observer, ledger: Ledger) -> tuple[Boot, Booted]:
+    """Remove what there is of an instance, and start it from nothing under its name.
+
+    Raises:
+        LimaError: Whatever kept it from being ready; the caller removes what is left of it.
+    """
+    removal.remove(order.host.limactl, order.name, observer.warn)
+    return start(order, observer, ledger)
+
+
 def restart(order: Order, observer: Observer, ledger: Ledger) -> tuple[Boot, Booted]:
-    """Start an instance that is there and stopped.
+    """Start an instance that is there and stopped, or dead.
 
     Raises:
         LimaError: Whatever kept it from being ready.
     """
+    removal.halt(order.host.limactl.home / order.name, observer.warn)
     boot = boot_of(order, Noted(observer, ledger))
     logs.clear(order.host.limactl.home / order.name)
     return boot, boot.start()

@@ -30,8 +30,7 @@ class States:
         Raises:
             LimaError: Others use it, or it could not be started again.
         """
-        self._maker.require_alone(self._order.name, "reset")
-        return self._maker.anew(self._order, let_go)
+        return self._maker.anew(self._order, "reset", let_go)
 
     def snapshot(self, name: str, booted: Booted) -> None:
         """Keep its state under a name.
@@ -49,8 +48,7 @@ class States:
             LimaError: Others use it, there is no such state, or it didn't wake up.
         """
         kept = self._snapshots.find(name)
-        self._maker.require_alone(self._order.name, "restored")
-        return self._maker.anew(replace(self._order, kept=kept), let_go)
+        return self._maker.anew(replace(self._order, kept=kept), "restored", let_go)
 
     def clone(self, booted: Booted) -> Instance:
         """Make another that begins in its state.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_lima.errors import ProvisionError, StartError
+from pytest_lima.errors import LimaError, ProvisionError, StartError
 from pytest_lima.lima.identity import Identity, this_process
 from pytest_lima.lima.limactl import Limactl
 from pytest_lima.observer import Observer
@@ -167,3 +167,41 @@ def test_a_dead_vm_is_made_anew_by_one_and_only_so_often(ledger, other) -> None:
     claims.ready(record.name)
     assert not claims.take_over(record.name, dead=True, most=1)
     assert not claims.take_over("pl-none", dead=True)
+
+
+def test_it_is_begun_anew_by_who_has_it_alone(ledger, other) -> None:
+    claims = Claims(ledger, Settings(), run_of())
+    record, _ = take(claims)
+    claims.ready(record.name)
+    shared = ledger.read(record.name).leased(other.identity)
+    removed = replace(ledger.read(record.name), state=ENDING, starter=other.identity)
+    for others in (shared, removed):
+        ledger.write(others)
+        with pytest.raises(LimaError, match="can't be reset: 1 other processes use it"):
+            claims.begin_anew(record.name, "reset", {}, LIMACTL)
+        assert ledger.read(record.name) == others
+    other.die()
+    for state in (READY, FAILED, ENDING):
+        ledger.write(replace(shared, state=state, starter=other.identity, failure={"what": "no"}))
+        claims.begin_anew(record.name, "reset", {}, LIMACTL)
+        assert ledger.read(record.name) == replace(record, label="gw0")
+
+
+def test_who_comes_while_it_is_begun_anew_may_wait_for_it(ledger, other) -> None:
+    claims = Claims(ledger, Settings(), run_of())
+    record, _ = take(claims)
+    claims.ready(record.name)
+    claims.begin_anew(record.name, "reset", {}, LIMACTL)
+    joined, ours = other.do(Settings(), run_of(), take)
+    assert (joined.name, joined.state, ours) == (record.name, STARTING, False)
+
+
+def test_what_is_begun_anew_after_it_was_lost_is_nobody_else_s(ledger, other) -> None:
+    claims = Claims(ledger, Settings(reuse=True), run_of())
+    record, _ = take(claims)
+    ledger.forget(record.name)
+    claims.begin_anew(record.name, "reset", {"cpus": "2"}, LIMACTL)
+    anew = ledger.read(record.name)
+    assert (anew.state, anew.starter, anew.leases) == (STARTING, this_process(), (this_process(),))
+    assert (anew.owner, anew.home, anew.facts) == (record.owner, record.home, record.facts)
+    assert other.do(Settings(reuse=True), run_of(), take)[1]

@@ -20,10 +20,12 @@ from pytest_lima.guest import readiness
 from pytest_lima.guest.identity import Kept
 from pytest_lima.instance import Instance
 from pytest_lima.lima import identity
+from pytest_lima.lima.identity import this_process
 from pytest_lima.observer import Observer
-from pytest_lima.ownership import removal
+from pytest_lima.ownership import removal, starting
 from pytest_lima.ownership.ledger import Ledger
 from pytest_lima.ownership.pool import Pool
+from pytest_lima.ownership.record import READY, STARTING
 from pytest_lima.settings import Settings, resolve
 from pytest_lima.spec import MachineSpec
 from pytest_lima.warm import fit, snapshots, start
@@ -161,6 +163,59 @@ def test_what_does_not_wake_up_leaves_nothing(
     with pytest.raises(StartError, match="it hangs"):
         vm.restore("a")
     fake_lima.assert_clean()
+
+
+def test_after_a_reset_that_failed_another_may_go_well(
+    vm: Instance, ledger: Ledger, fake_lima: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first has removed it with its record; the second writes one before it makes anything."""
+    first = ledger.read(vm.name)
+    fails(monkeypatch, vm.reset)
+    assert fake_lima.records() == fake_lima.instances() == []
+    recorded: list[list[str]] = []
+    make = starting.start
+
+    def start(*args: Any) -> Any:
+        recorded.append([fake_lima.records(), fake_lima.instances()])
+        return make(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(starting, "start", start)
+        vm.reset()
+    assert recorded == [[[vm.name], []]]
+    record = ledger.read(vm.name)
+    assert first is not None and record is not None
+    assert (record.state, record.leases, record.facts) == (READY, (this_process(),), first.facts)
+    assert vm.run("echo on").stdout == "on\n"
+
+
+def fails(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    def start(*_: object) -> None:
+        raise StartError("it hangs")
+
+    with monkeypatch.context() as patch, pytest.raises(StartError, match="it hangs"):
+        patch.setattr(starting, "start", start)
+        act()
+
+
+def test_who_comes_while_it_is_reset_waits_for_it(
+    vm: Instance, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vm.snapshot("a")
+    remove, seen = removal.remove, []
+
+    def watched(limactl: Any, name: str, warn: Any) -> None:
+        record = ledger.read(name)
+        assert record is not None
+        seen.append((record.state, record.starter))
+        remove(limactl, name, warn)
+
+    monkeypatch.setattr(removal, "remove", watched)
+    vm.reset()
+    vm.restore("a")
+    assert seen == [(STARTING, this_process())] * 2
+    record = ledger.read(vm.name)
+    assert record is not None and record.state == READY
 
 
 def test_an_unknown_name_costs_nothing(vm: Instance) -> None:
