@@ -200,7 +200,7 @@ class Claims:
             if record.state != FAILED and keeping.wanted(record, self._settings):
                 self._ledger.write(keeping.kept(record, self._settings))
                 return KEEP
-            self._ledger.write(replace(record, state=ENDING, starter=mine))
+            self._ledger.mark_ending(record, mine)
             return DELETE
 
     def of_run(self) -> list[Record]:

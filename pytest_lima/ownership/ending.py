@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_lima.errors import CleanupError, LimaError
 from pytest_lima.instance import Instance
 from pytest_lima.lima import host
 from pytest_lima.ownership import removal
@@ -64,8 +66,12 @@ class Ending:
         """Release an instance, and do what is ours to do then.
 
         Raises:
-            CleanupError: Something of it is left, and so is its record.
+            LimaError: Something of it is left, and so is its record.
         """
+        with _told_of(name):
+            self._give_back(name, instance, failed=failed)
+
+    def _give_back(self, name: str, instance: Instance | None, *, failed: bool) -> None:
         decision = self._claims.release(name, failed=failed)
         record = self._ledger.read(name)
         if decision == SHARED or record is None:
@@ -87,22 +93,27 @@ class Ending:
         """Remove what is left of an instance that could not be started.
 
         Raises:
-            CleanupError: Something of it is left.
+            LimaError: Something of it is left.
         """
         limactl = host.caller(record.limactl, record.home, self._environ)
-        removal.remove_for_good(limactl, record.name, self._warn)
-        self._claims.settle(record.name)
+        with _told_of(record.name):
+            removal.remove_for_good(limactl, record.name, self._warn)
+            self._claims.settle(record.name)
 
-    def finish_run(self) -> None:
+    def finish_run(self) -> list[LimaError]:
         """Of this run, keep or delete what nobody holds and nobody will want any more.
 
-        Raises:
-            CleanupError: Something of one is left.
+        Returns:
+            What kept some from that.
         """
+        problems = []
         for record in self._claims.of_run():
-            if record.keep:
-                continue
-            self.give_back(record.name, None, failed=False)
+            if not record.keep:
+                try:
+                    self.give_back(record.name, None, failed=False)
+                except LimaError as error:
+                    problems.append(error)
+        return problems
 
     def kept_by_run(self) -> list[Kept]:
         """What this run's processes have left behind, whichever of them did."""
@@ -123,3 +134,16 @@ class Ending:
         limactl = host.caller(record.limactl, record.home, self._environ)
         limactl.stop(record.name, _STOP_TIMEOUT)
         removal.end_processes(Path(record.home) / record.name)
+
+
+@contextmanager
+def _told_of(name: str) -> Iterator[None]:
+    """What the system refuses becomes an error that says of which instance."""
+    try:
+        yield
+    except OSError as error:
+        raise CleanupError(
+            f"{name} could not be given back",
+            seen=str(error),
+            remedy="mend that; then the next run, or pytest-lima prune, removes what is left of it",
+        ) from error

@@ -12,15 +12,15 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from pytest_lima.errors import HostError
 from pytest_lima.lima import identity
 from pytest_lima.lima.identity import Identity
 from pytest_lima.ownership import record as records_
-from pytest_lima.ownership.record import Record
+from pytest_lima.ownership.record import ENDING, Record
 
 _LOCK_TIMEOUT = 60.0
 _CREATE_TIMEOUT = 1800.0
@@ -91,6 +91,16 @@ class Ledger:
     def write(self, record: Record) -> None:
         """Store a record; whole or not at all, even if we are killed."""
         _write(self._path(record.name), records_.to_text(record))
+
+    def mark_ending(self, record: Record, starter: Identity) -> Record:
+        """Store that ``starter`` is about to delete an instance, if the disk has room for that.
+
+        Deleting makes some, so it goes on either way.
+        """
+        ending = replace(record, state=ENDING, starter=starter)
+        with suppress(OSError):
+            self.write(ending)
+        return ending
 
     def read(self, name: str) -> Record | None:
         """The record of an instance; None where there is none that can be read."""
@@ -185,8 +195,10 @@ class Ledger:
                 remedy="end or continue that process; it may be suspended",
             ) from None
         try:
-            # Beside it, as the lock's own file is emptied by whoever tries to take it.
-            path.with_suffix(".holder").write_text(f"{os.getpid()} {time.time():.0f}")
+            # Beside it, as the lock's own file is emptied by whoever tries to take it. For people
+            # alone: a full disk must not keep us from deleting what would make room.
+            with suppress(OSError):
+                path.with_suffix(".holder").write_text(f"{os.getpid()} {time.time():.0f}")
             yield
         finally:
             lock.release()

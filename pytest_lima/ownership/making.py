@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pytest_lima.boot import Boot, Booted
-from pytest_lima.errors import CleanupError, LimaError, StartError
+from pytest_lima.errors import LimaError, StartError
 from pytest_lima.instance import Instance
 from pytest_lima.lima import paths
 from pytest_lima.lima.identity import free_memory, this_process
@@ -17,7 +17,7 @@ from pytest_lima.lima.vitals import Vitals
 from pytest_lima.observer import Observer
 from pytest_lima.ownership import starting
 from pytest_lima.ownership.attach import attach, write_state
-from pytest_lima.ownership.claims import KEEP, Claims
+from pytest_lima.ownership.claims import DELETE, KEEP, Claims
 from pytest_lima.ownership.ending import Ending
 from pytest_lima.ownership.facts import describe, differences, fits_beside, most_vms
 from pytest_lima.ownership.failures import failure_of
@@ -238,18 +238,22 @@ class Maker:
     @contextmanager
     def _given_up_on_failure(self, name: str) -> Iterator[None]:
         try:
-            yield
+            with _system_errors_told(name):
+                yield
         except BaseException as error:
             try:
                 self._give_up(name, error if isinstance(error, LimaError) else None)
-            except CleanupError:
+            except (LimaError, OSError):
                 pass  # what kept it from booting says more; close() tries again, and tells
             finally:
                 self._observer.failed(name)
             raise
 
     def _give_up(self, name: str, error: LimaError | None) -> None:
-        decision = self._claims.failed(name, error)
+        try:
+            decision = self._claims.failed(name, error)
+        except OSError:
+            decision = DELETE  # a full disk, for one: that makes room
         record = self._ledger.read(name)
         if record is None:
             return
@@ -269,3 +273,16 @@ class Maker:
                     reasons = [f"its LIMA_HOME is {record.home}"]
                 if reasons:
                     self._observer.warn(f"{record.name} is not reused: {'; '.join(reasons)}")
+
+
+@contextmanager
+def _system_errors_told(name: str) -> Iterator[None]:
+    """What the system refuses is a failure as any other, not an interrupt of this process alone."""
+    try:
+        yield
+    except OSError as error:
+        raise StartError(
+            f"{name} could not be made ready: the system refused something",
+            seen=str(error),
+            remedy="make room, or mend whatever that names",
+        ) from error

@@ -188,10 +188,7 @@ class Pool:
             except LimaError as error:
                 errors.append(error)
         self._ledger.leave(self._run.id, this_process())
-        try:
-            self._ending.finish_run()
-        except LimaError as error:
-            errors.append(error)
+        errors += self._ending.finish_run()
         if errors:
             raise ExceptionGroup("some VMs could not be removed", errors)
         self._guard.dismiss()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from pytest_lima.errors import LimaError
@@ -63,7 +62,7 @@ class Sweeper:
             taken = [(record, reason) for record in self._ledger.records()
                      if (reason := why(record))]  # fmt: skip
             for record, _ in taken:
-                self._ledger.write(replace(record, state=ENDING, starter=mine))
+                self._ledger.mark_ending(record, mine)
         ended = {}
         for record, reason in taken:
             try:

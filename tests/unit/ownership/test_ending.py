@@ -112,6 +112,27 @@ def test_what_a_killed_worker_had_goes_at_the_end_of_the_run(
     assert ledger.read("pl-1") is None
 
 
+def test_at_the_end_of_the_run_one_that_stays_does_not_keep_the_others(
+    ledger: Ledger, record: Record, ending: Callable[..., Ending], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = replace(MINE, started=MINE.started + 1)
+    for name in ("pl-0", "pl-1", "pl-2"):
+        ledger.write(replace(record, name=name, leases=(gone,)))
+
+    def remove(limactl: object, name: str, warn: object) -> None:
+        if name == "pl-0":
+            raise CleanupError("pl-0 stays")
+        if name == "pl-1":
+            raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pytest_lima.ownership.removal.remove", remove)
+    first, second = ending().finish_run()
+    assert str(first) == "pl-0 stays"
+    assert isinstance(second, CleanupError)
+    assert "pl-1" in str(second) and "Permission denied" in str(second)
+    assert [one.name for one in ledger.records()] == ["pl-0", "pl-1"]
+
+
 def test_what_could_not_be_deleted_keeps_its_record(
     ledger: Ledger, record: Record, ending: Callable[..., Ending], monkeypatch: pytest.MonkeyPatch
 ) -> None:

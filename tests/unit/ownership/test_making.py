@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_lima.errors import LimaError
+from pytest_lima.errors import CleanupError, LimaError, StartError
 from pytest_lima.lima import identity
+from pytest_lima.lima.identity import this_process
+from pytest_lima.ownership.failures import failure_of
 from pytest_lima.ownership.ledger import Ledger
 from pytest_lima.ownership.pool import Pool
+from pytest_lima.ownership.record import FAILED
+from pytest_lima.ownership.run import Run
+from pytest_lima.settings import resolve
 from pytest_lima.spec import machine_spec
 
 if TYPE_CHECKING:
@@ -50,6 +55,66 @@ def test_a_dead_one_is_made_anew_as_often_as_that_was_allowed(
     assert f"{name} has died and is made anew" in observer.all("warn")
     fake_lima.crash(name)
     assert not one.renew(vm)
+    one.close()
+    fake_lima.assert_clean()
+
+
+@pytest.mark.parametrize("how", ["renewed", "reset"])
+def test_one_that_can_not_be_removed_to_be_made_anew_holds_nobody(
+    pool: Callable[..., Pool], fake_lima: FakeLima, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    one = pool(recreate="1")
+    vm = one.acquire(machine_spec(template=fake_lima.template()))
+    if how == "renewed":
+        fake_lima.crash(vm.name)
+
+    def refuse(*_: object) -> None:
+        raise CleanupError("it stays")
+
+    with monkeypatch.context() as patch, pytest.raises(CleanupError, match="it stays"):
+        patch.setattr("pytest_lima.ownership.removal.remove", refuse)
+        one.renew(vm) if how == "renewed" else vm.reset()
+    record = Ledger().read(vm.name)
+    assert record is not None and record.state == FAILED
+    one.close()
+    fake_lima.assert_clean()
+
+
+def test_a_full_disk_is_a_failure_that_is_told_to_others(
+    pool: Callable[..., Pool], fake_lima: FakeLima, observer: Recorder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    run = Run("run", this_process(), "gw0", many=True)
+    one = Pool(resolve({}, os.environ, {}), os.environ, observer, run=run)
+    with monkeypatch.context() as patch, pytest.raises(StartError) as caught:
+        patch.setattr("pytest_lima.ownership.making.write_state", full)
+        one.acquire(machine_spec(template=fake_lima.template()))
+    assert "No space left on device" in str(caught.value)
+    assert fake_lima.instances() == []
+    [record] = Ledger().records()
+    assert record.state == FAILED and str(failure_of(record)) == str(caught.value)
+    one.close()
+    fake_lima.assert_clean()
+
+
+def test_a_disk_too_full_to_note_a_failure_keeps_nothing(
+    pool: Callable[..., Pool], fake_lima: FakeLima, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    def fill(*_: object) -> None:
+        monkeypatch.setattr(Ledger, "write", full)
+        full()
+
+    one = pool()
+    monkeypatch.setattr("pytest_lima.ownership.making.write_state", fill)
+    with pytest.raises(StartError, match="No space left"):
+        one.acquire(machine_spec(template=fake_lima.template()))
+    assert fake_lima.instances() == fake_lima.records() == []
     one.close()
     fake_lima.assert_clean()
 

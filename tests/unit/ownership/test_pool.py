@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_lima.errors import LimaError, ProvisionError
+from pytest_lima.errors import CleanupError, LimaError, ProvisionError
+from pytest_lima.lima.limactl import Limactl
+from pytest_lima.ownership import removal
 from pytest_lima.ownership.pool import Pool
 from pytest_lima.spec import MachineSpec, machine_spec
 from pytest_lima.warm import start as warm
@@ -106,6 +108,46 @@ def test_one_that_can_not_be_removed_does_not_keep_the_others(
     assert any(stays.name in str(error) for error in caught.value.exceptions)
     assert fake_lima.instances() == [stays.name]
     assert fake_lima.records() == [stays.name]  # so that somebody tries again
+    one.close()
+    fake_lima.assert_clean()
+
+
+def test_a_full_disk_does_not_keep_what_would_make_room(
+    pool: Callable[..., Pool], spec: Callable[..., MachineSpec], fake_lima: FakeLima,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    one = pool()
+    one.acquire(spec())
+    one.create(spec(), "own")
+    monkeypatch.setattr("pytest_lima.ownership.ledger._write", no_room)
+    one.close()
+    fake_lima.assert_clean()
+
+
+def no_room(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_what_the_system_refuses_is_told_of_each_and_keeps_no_other(
+    pool: Callable[..., Pool], spec: Callable[..., MachineSpec], fake_lima: FakeLima,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    one = pool()
+    stays, other = one.create(spec(), "stays"), one.create(spec(), "other")
+    remove = removal.remove
+
+    def refuse(limactl: Limactl, name: str, warn: Callable[[str], None]) -> None:
+        if name == stays.name:
+            raise PermissionError(13, "Permission denied")
+        remove(limactl, name, warn)
+
+    with monkeypatch.context() as patch, pytest.raises(ExceptionGroup) as caught:
+        patch.setattr(removal, "remove", refuse)
+        one.close()
+    assert {type(error) for error in caught.value.exceptions} == {CleanupError}
+    assert stays.name in str(caught.value.exceptions[0])
+    assert "Permission denied" in str(caught.value.exceptions[0])
+    assert fake_lima.instances() == fake_lima.records() == [stays.name] != [other.name]
     one.close()
     fake_lima.assert_clean()
 

@@ -139,6 +139,20 @@ def test_one_that_can_not_be_removed_keeps_its_record_and_not_the_others(
     assert [one.name for one in ledger.records()] == ["pl-1"]
 
 
+def test_a_full_disk_does_not_keep_what_would_make_room(
+    ledger: Ledger, sweeper: Sweeper, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger.write(record)
+    ledger.write(replace(record, name="pl-2"))
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pytest_lima.ownership.ledger._write", full)
+    assert sweeper.orphans().keys() == {"pl-1", "pl-2"}
+    assert ledger.records() == []
+
+
 def test_the_next_to_be_idle(record: Record) -> None:
     now = time.time()
     kept = [replace(record, keep=True, idle=idle, used=now) for idle in (50.0, 20.0, None)]
