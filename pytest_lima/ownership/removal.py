@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pytest_lima.errors import CleanupError
+from pytest_lima.errors import CleanupError, LimactlMissingError, LimaError
 from pytest_lima.guest import sockets
 from pytest_lima.lima import identity, paths
 from pytest_lima.lima.limactl import Limactl
@@ -66,9 +66,11 @@ def remove(limactl: Limactl, name: str, warn: Callable[[str], None]) -> None:
         return
     try:
         limactl.delete(name)
-    except CleanupError as error:
+    except (CleanupError, LimactlMissingError) as error:
         _remove_folder(folder, error)
-        warn(f"{error.what} by limactl ({error.seen}); its folder was removed instead")
+        warn(
+            f"{name} could not be deleted by limactl ({error.seen}); its folder was removed instead"
+        )
 
 
 def halt(folder: Path, warn: Callable[[str], None]) -> None:
@@ -140,9 +142,13 @@ def _disown_strangers(folder: Path) -> list[str]:
     return told
 
 
-def _remove_folder(folder: Path, error: CleanupError) -> None:
+def _remove_folder(folder: Path, error: LimaError) -> None:
     """What limactl couldn't; its processes are gone by now."""
     try:
         shutil.rmtree(folder)
-    except OSError:
-        raise error from None
+    except OSError as problem:
+        if isinstance(error, CleanupError):
+            raise error from None
+        raise CleanupError(
+            f"{folder.name} can't be removed", seen=str(problem), remedy=f"rm -r {folder}"
+        ) from error

@@ -100,6 +100,33 @@ def test_what_limactl_can_not_delete_is_removed_all_the_same(
     assert "no way" in warning
 
 
+def test_a_limactl_that_has_gone_keeps_nothing(home: Path, limactl: Callable[..., Limactl]) -> None:
+    """As by an upgrade, where it lay in a folder named by its version."""
+    gone = limactl()
+    Path(gone.path).unlink()
+    told: list[str] = []
+    removal.remove(gone, NAME, told.append)
+    assert not (home / NAME).exists()
+    [warning] = told
+    assert NAME in warning and "No such file" in warning and "removed instead" in warning
+
+
+def test_one_that_stays_without_a_limactl_is_an_error_with_the_command(
+    home: Path, limactl: Callable[..., Limactl], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = limactl()
+    Path(gone.path).unlink()
+
+    def refuse(path: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch, pytest.raises(CleanupError) as caught:
+        patch.setattr(shutil, "rmtree", refuse)
+        removal.remove(gone, NAME, lambda message: None)
+    assert "Permission denied" in str(caught.value)
+    assert caught.value.remedy == f"rm -r {home / NAME}"
+
+
 def test_what_nobody_can_remove_is_an_error_with_the_command(
     home: Path, limactl: Callable[..., Limactl], monkeypatch: pytest.MonkeyPatch
 ) -> None:
