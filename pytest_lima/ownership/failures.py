@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from pytest_lima import errors
@@ -18,12 +19,13 @@ def who(record: Record) -> str:
 def failure_of(record: Record) -> LimaError:
     """The error that another process had with this instance."""
     failure = dict(record.failure or {})
-    kind = getattr(errors, str(failure.pop("kind", "")), LimaError)
-    try:
-        error = kind(**failure)
-    except TypeError:
-        error = LimaError(f"{record.name} could not be started by another worker")
-    return error if isinstance(error, LimaError) else LimaError(str(error))
+    # Some are made of other things than these fields, such as the result of a command.
+    for kind in (getattr(errors, str(failure.pop("kind", "")), LimaError), LimaError):
+        with contextlib.suppress(TypeError):
+            error = kind(**failure)
+            if isinstance(error, LimaError):
+                return error
+    return LimaError(f"{record.name} could not be started by another worker")
 
 
 def to_plain(error: LimaError) -> dict[str, Any]:

@@ -9,7 +9,14 @@ from dataclasses import replace
 import pytest
 
 from pytest_lima import errors
-from pytest_lima.errors import LimaError, ProvisionError, TemplateError
+from pytest_lima.errors import (
+    CommandError,
+    CommandTimeoutError,
+    LimaError,
+    ProvisionError,
+    TemplateError,
+)
+from pytest_lima.guest.commands import CommandResult
 from pytest_lima.lima import identity
 from pytest_lima.lima.identity import this_process
 from pytest_lima.ownership import failures
@@ -26,6 +33,15 @@ def test_an_error_comes_out_as_it_went_in(kind: type[LimaError]) -> None:
     told = failures.failure_of(replace(RECORD, failure=plain))
     assert type(told) is kind
     assert str(told) == str(error)
+
+
+def test_one_that_is_made_of_something_else_keeps_what_it_says() -> None:
+    """No other process can have the result of the command."""
+    failed = CommandError(CommandResult("id -u", 3, b"", b"no such user", 0.5))
+    late = CommandTimeoutError("sleep 9", 5.0, stderr="still asleep", killed=True)
+    for error in (failed, late):
+        told = failures.failure_of(replace(RECORD, failure=failures.to_plain(error)))
+        assert str(told) == str(error)
 
 
 @pytest.mark.parametrize(
