@@ -115,6 +115,7 @@ class Spare:
         self._maker = maker_of(self._aside)
         self._instance: Instance | None = None
         self._problem: BaseException | None = None
+        self._no_room = False
         self._still = False
         self._wanted = threading.Event()
         # A daemon: whatever it is at, its record tells the reaper what to delete.
@@ -128,19 +129,22 @@ class Spare:
             LimaError: It could not be made, or isn't what it was.
         """
         begun = time.monotonic()
+        deadline = begun + self.order.timeout + _SETTLING
         self._wanted.set()
+        self._aside.begun.wait(deadline - time.monotonic())
+        if self._no_room:
+            return None
         self._observer.phase(self.order.name, "taking the standby")
-        self._thread.join(self.order.timeout + _SETTLING)
+        self._thread.join(max(0.0, deadline - time.monotonic()))
         if self._thread.is_alive():
             raise LimaError("it is not ready in time")
         self._aside.join()
         if self._problem is not None:
             raise self._problem
-        if self._instance is not None:
-            if self._still:
-                _order_monitor(self._instance, "cont")
-                self._maker.wake(self.order, self._instance)
-            self._observer.ready(self.order.name, time.monotonic() - begun)
+        if self._still and self._instance is not None:
+            _order_monitor(self._instance, "cont")
+            self._maker.wake(self.order, self._instance)
+        self._observer.ready(self.order.name, time.monotonic() - begun)
         return self._instance
 
     def give_up(self) -> None:
@@ -158,10 +162,13 @@ class Spare:
     def _make(self) -> None:
         try:
             self._instance = self._maker.spare(self.order)
+            self._no_room = self._instance is None
             if self._instance is not None:
                 self._stand_still(self._instance)
         except BaseException as error:
             self._problem = error  # raised where it is taken
+        finally:
+            self._aside.begun.set()
 
     def _stand_still(self, instance: Instance) -> None:
         """Have it stand still, once Lima has looked into it; not if it is wanted already."""
@@ -178,10 +185,14 @@ class Aside(Relay):
     """Keeps what it is told to itself until a test gets the VM; stops the making of it on demand.
 
     pytest captures output for the whole process, so nothing is written by a thread of ours.
+
+    Attributes:
+        begun: Set when the making has begun, and when it is over.
     """
 
     def __init__(self, observer: Observer) -> None:
         super().__init__(observer)
+        self.begun = threading.Event()
         self._joined = False
         self._given_up = False
         self._warnings: list[str] = []
@@ -198,6 +209,7 @@ class Aside(Relay):
 
     def phase(self, instance: str, phase: str) -> None:
         """A step."""
+        self.begun.set()
         self._check()
         if self._joined:
             super().phase(instance, phase)
