@@ -39,7 +39,8 @@ def bake(args: argparse.Namespace) -> int:
 def show(*, as_json: bool) -> None:
     """Print what is kept, if anything is."""
     for golden in _store().all():
-        row = _row(golden)
+        if (row := _row(golden)) is None:
+            continue
         told = (f"golden {row['key']}  {row['mib']} MiB  "
                 f"{'in use' if row['in_use'] else 'not in use'}  {row['template']}")  # fmt: skip
         print(json.dumps(row) if as_json else told)
@@ -53,6 +54,8 @@ def prune(args: argparse.Namespace) -> int:
     for golden in found:
         row = _row(golden)
         store.remove(golden)
+        if row is None:
+            continue
         told = f"removed golden {row['key']}, {row['mib']} MiB, {row['template']}"
         print(json.dumps({"removed_golden": row["key"]}) if args.json else told)
     if not found and not args.json:
@@ -64,11 +67,15 @@ def _store() -> Store:
     return Store(paths.lima_home(resolve({}, os.environ, {}).home))
 
 
-def _row(golden: Golden) -> dict[str, object]:
-    return {
-        "golden": str(golden.folder), "key": golden.key[:12], "template": golden.template,
-        "mib": golden.size // 1024**2, "in_use": golden.in_use, "used": golden.used,
-    }  # fmt: skip
+def _row(golden: Golden) -> dict[str, object] | None:
+    """What is to be said of one; None where a run has removed it since it was found."""
+    try:
+        return {
+            "golden": str(golden.folder), "key": golden.key[:12], "template": golden.template,
+            "mib": golden.size // 1024**2, "in_use": golden.in_use, "used": golden.used,
+        }  # fmt: skip
+    except FileNotFoundError:
+        return None
 
 
 def _tell(text: str) -> None:
