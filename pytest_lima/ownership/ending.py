@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,15 +100,18 @@ class Ending:
             removal.remove_for_good(limactl, record.name, self._warn)
             self._claims.settle(record.name)
 
-    def finish_run(self) -> list[LimaError]:
+    def finish_run(self, stays: Collection[str] = ()) -> list[LimaError]:
         """Of this run, keep or delete what nobody holds and nobody will want any more.
+
+        Args:
+            stays: The names of those that could not be given back just now.
 
         Returns:
             What kept some from that.
         """
         problems = []
         for record in self._claims.of_run():
-            if not record.keep:
+            if not record.keep and record.name not in stays:
                 try:
                     self.give_back(record.name, None, failed=False)
                 except LimaError as error:

@@ -38,6 +38,8 @@ def lima_instance(
 
     Raises:
         LimaError: Whatever kept it from being ready.
+        CleanupError: Something of it is left. An exception of the block goes first, and has this
+            as a note.
     """
     chosen = settings or resolve({}, os.environ, {})
     if engine not in engines.ENGINES:
@@ -49,5 +51,24 @@ def lima_instance(
     pool = Pool(chosen, os.environ, observer or Observer())
     try:
         yield pool.create(asked.filled(chosen, default, {}), name)
-    finally:
+    except BaseException as error:
+        _note(error, _close(pool))
+        raise
+    if problems := _close(pool):
+        first, *others = problems
+        _note(first, others)
+        raise first
+
+
+def _close(pool: Pool) -> list[Exception]:
+    """End all of it; what could not be ended."""
+    try:
         pool.close()
+    except ExceptionGroup as group:
+        return list(group.exceptions)
+    return []
+
+
+def _note(error: BaseException, others: list[Exception]) -> None:
+    for other in others:
+        error.add_note(str(other))

@@ -188,7 +188,8 @@ class Pool:
             except LimaError as error:
                 errors.append(error)
         self._ledger.leave(self._run.id, this_process())
-        errors += self._ending.finish_run()
+        stays = {member.order.name for member in self._members.values()}
+        errors += self._ending.finish_run(stays)
         if errors:
             raise ExceptionGroup("some VMs could not be removed", errors)
         self._guard.dismiss()

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -51,6 +52,24 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def observer() -> Recorder:
     return Recorder()
+
+
+@pytest.fixture
+def closed_again(fake_lima: object, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What ``lima_instance`` could not remove is, with its reaper, when the test is over."""
+    from pytest_lima.ownership import library
+
+    made = []
+    make = library.Pool
+
+    def noted(*args: Any) -> Any:
+        made.append(make(*args))
+        return made[-1]
+
+    monkeypatch.setattr(library, "Pool", noted)
+    yield
+    for pool in made:
+        pool.close()
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 
 from pytest_lima import lima_instance
 from pytest_lima.cli import main
+from pytest_lima.errors import CleanupError
 from pytest_lima.guest.identity import Kept
 from pytest_lima.ownership.ledger import Ledger
 from pytest_lima.ownership.record import READY
@@ -124,6 +125,30 @@ def test_what_is_kept_for_warm_starts_is_listed_and_removed(fake_lima, capsys) -
     assert store.all() == []
     assert main(["prune", "--golden"]) == 0
     assert capsys.readouterr().out == "nothing is kept for warm starts\n"
+
+
+@pytest.mark.parametrize("command", [["list"], ["list", "--json"], ["prune", "--golden"]])
+def test_what_another_run_removes_meanwhile_is_not_shown(
+    fake_lima, capsys, monkeypatch, command: list[str]
+) -> None:
+    gone = Golden(fake_lima.home / "_golden" / "k", "k" * 32, "pl-1", "template:debian",
+                  Kept("token", "lima-pl-1"), "ann", {}, "disk-1", "qcow2", ("pl-1",))  # fmt: skip
+    monkeypatch.setattr(Store, "all", lambda store: [gone])
+    assert main(command) == 0
+    assert "template:debian" not in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("closed_again")
+def test_bake_says_what_could_not_be_removed(fake_lima, capsys, monkeypatch) -> None:
+    def refuse(*_: object) -> None:
+        raise CleanupError("it stays", remedy="remove it by hand")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pytest_lima.ownership.removal.remove_for_good", refuse)
+        assert main(["bake", fake_lima.template()]) == 1
+    said = capsys.readouterr().err
+    assert "no QMP socket" in said
+    assert "it stays" in said and "remove it by hand" in said
 
 
 def test_bake_says_why_a_vm_cannot_be_kept(fake_lima, capsys) -> None:

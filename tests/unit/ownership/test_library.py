@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_lima.errors import TemplateError
+from pytest_lima.errors import CleanupError, TemplateError
+from pytest_lima.lima.limactl import Limactl
 from pytest_lima.ownership.library import lima_instance
 from pytest_lima.settings import Settings
 
@@ -28,6 +29,38 @@ def test_what_goes_wrong_in_it_ends_it_too(fake_lima: FakeLima) -> None:
     with pytest.raises(ZeroDivisionError), lima_instance():
         raise ZeroDivisionError
     fake_lima.assert_clean()
+
+
+@pytest.mark.usefixtures("closed_again")
+def test_what_stays_is_an_error_of_ours(
+    fake_lima: FakeLima, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(CleanupError) as caught,
+        lima_instance() as vm,
+    ):
+        stay(patch)
+    assert vm.name in str(caught.value)
+
+
+@pytest.mark.usefixtures("closed_again")
+def test_what_stays_hides_nothing(fake_lima: FakeLima, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError) as caught:
+        with lima_instance() as vm:
+            stay(patch)
+            raise ZeroDivisionError
+    [note] = caught.value.__notes__
+    assert vm.name in note
+
+
+def stay(patch: pytest.MonkeyPatch) -> None:
+    """Nothing can be removed from now on."""
+
+    def refuse(limactl: Limactl, name: str, warn: object) -> None:
+        raise CleanupError(f"{name} stays")
+
+    patch.setattr("pytest_lima.ownership.removal.remove", refuse)
 
 
 def test_bad_arguments_cost_nothing(fake_lima: FakeLima) -> None:
