@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from pytest_lima.boot import Booted
 from pytest_lima.errors import InstanceDiedError
 from pytest_lima.guest import answers, clock, hostkeys, readiness
 from pytest_lima.guest.answers import NotAnsweringError
+from pytest_lima.guest.hostkeys import HostKeys
 from pytest_lima.guest.readiness import Waiting
 from pytest_lima.guest.sockets import SocketForward
 from pytest_lima.guest.ssh import Address, connect
@@ -67,29 +68,37 @@ def attach(host: Host, folder: Path, ledger: Ledger, *, set_clock: bool) -> Boot
     vitals.check()
     waiting = Waiting(time.monotonic() + _ANSWER_TIMEOUT, vitals.check, lambda: None)
     state = _read_state(folder)
-    address = Address(**{**state["address"], "key": Path(state["address"]["key"])})
-    info = InstanceInfo(**{**state["info"], "dir": folder})
-    keys = hostkeys.from_known_hosts(folder / "pl" / "known_hosts")
-    keys = replace(keys, lasting=state.get("keys_last", True))
     # Several workers log in at once, which a slow guest's sshd doesn't take at the first try.
-    connection = waiting.until("SSH", lambda: connect(address, keys))
+    connection = waiting.until("SSH", lambda: connect(state.address, state.keys))
     try:
-        forward = _forward(state["sockets"], folder, address, host, waiting, ledger)
+        forward = _forward(state.sockets, folder, state.address, host, waiting, ledger)
         if set_clock and not _is_clock_right(forward):
             clock.correct(connection)
     except BaseException:
         connection.close()
         raise
-    booted_as = tuple(state.get("booted_as", (folder.name,)))
-    return Booted(info, address, keys, connection, forward, None, state["seconds"], booted_as)
+    return Booted(state.info, state.address, state.keys, connection, forward, None, state.seconds,
+                  state.booted_as)  # fmt: skip
 
 
-def _read_state(folder: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _State:
+    """What was left behind, as ``Booted`` has it."""
+
+    info: InstanceInfo
+    address: Address
+    keys: HostKeys
+    sockets: dict[str, str]
+    seconds: float
+    booted_as: tuple[str, ...]
+
+
+def _read_state(folder: Path) -> _State:
     path = folder / "pl" / _FILE
     try:
         state = json.loads(path.read_text())
         if state["version"] == _VERSION:
-            return dict(state)
+            return _state(state, folder)
         problem = f"version {state['version']!r}, not {_VERSION}"
     except (OSError, ValueError, KeyError, TypeError) as error:
         problem = str(error)
@@ -97,6 +106,19 @@ def _read_state(folder: Path) -> dict[str, Any]:
         f"{folder.name} can't be joined",
         seen=f"{path}: {problem}",
         remedy="it is replaced where that is allowed; else delete it with pytest-lima prune",
+    )
+
+
+def _state(state: dict[str, Any], folder: Path) -> _State:
+    """Raises whatever comes of a file that says something else."""
+    keys = hostkeys.from_known_hosts(folder / "pl" / "known_hosts")
+    return _State(
+        InstanceInfo(**{**state["info"], "dir": folder}),
+        Address(**{**state["address"], "key": Path(state["address"]["key"])}),
+        replace(keys, lasting=state.get("keys_last", True)),
+        dict(state["sockets"]),
+        float(state["seconds"]),
+        tuple(state.get("booted_as", (folder.name,))),
     )
 
 
