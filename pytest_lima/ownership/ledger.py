@@ -36,9 +36,20 @@ class Ledger:
     """The records of this user on this host."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        """Use ``folder``, by default one in the user's state directory."""
+        """Use ``folder``, by default one in the user's state directory.
+
+        Raises:
+            HostError: It can't be made.
+        """
         self._folder = folder or state_folder() / "instances"
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise HostError(
+                f"the state directory {self._folder} can't be made",
+                seen=str(error),
+                remedy="make it possible, or name another with the variable XDG_STATE_HOME",
+            ) from error
 
     @contextmanager
     def lock(self) -> Iterator[None]:

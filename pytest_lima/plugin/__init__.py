@@ -105,7 +105,7 @@ def pytest_runtest_makereport(
     session = item.config.stash[session_key]
     session.note_timings(item)
     outcome = yield
-    if outcome.failed and session.made is not None:
+    if outcome.failed and (session.in_use or session.made is not None):
         from pytest_lima.plugin import report
 
         report.explain(item, call, outcome, session)

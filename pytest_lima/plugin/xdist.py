@@ -90,20 +90,20 @@ class Workers:
         if self._input is None or _INPUT not in self._input:
             return
         from pytest_lima.lima.identity import free_memory, this_process
-        from pytest_lima.ownership.ledger import Ledger
 
+        ledger = _open_ledger()
+        if ledger is None:
+            return
         self._free_memory = free_memory()
-        Ledger().join(self._input[_INPUT][0], this_process())
+        ledger.join(self._input[_INPUT][0], this_process())
         self._to_finish = True
         self._config.workeroutput[_OUTPUT] = True  # type: ignore[attr-defined]
 
     def collected(self) -> bool:
         """In the controller, when a worker has collected: whether any wants VMs."""
         if self._shown is None and _ever_used():
-            from pytest_lima.ownership.ledger import Ledger
-
-            ledger = Ledger()
-            if ledger.members(self._id):
+            ledger = _open_ledger()
+            if ledger is not None and ledger.members(self._id):
                 self._shown = Boots(self._config, ledger, self._id)
         return self._shown is not None
 
@@ -158,15 +158,13 @@ class Workers:
         self._to_finish, self._alive = False, 0
         if self._shown is not None:
             self._shown.end()
-        if self.controls:
-            self._await_workers()
-        return True
+        ledger = _open_ledger()
+        if ledger is not None and self.controls:
+            self._await_workers(ledger)
+        return ledger is not None
 
-    def _await_workers(self) -> None:
+    def _await_workers(self, ledger: Ledger) -> None:
         """Those that were interrupted are given a moment to give their VMs back."""
-        from pytest_lima.ownership.ledger import Ledger
-
-        ledger = Ledger()
         deadline = time.monotonic() + _LEAVE_TIMEOUT
         while ledger.members(self._id) and time.monotonic() < deadline:
             time.sleep(
@@ -208,6 +206,17 @@ class Boots:
             self._progress.failed(record.name)
         elif record.state == "ready" and before is not None:
             self._progress.ready(record.name, self._progress.seconds(record.name))
+
+
+def _open_ledger() -> Ledger | None:
+    """The ledger; None where there can't be one, which is an error of each test that wants a VM."""
+    from pytest_lima.errors import HostError
+    from pytest_lima.ownership.ledger import Ledger
+
+    try:
+        return Ledger()
+    except HostError:
+        return None
 
 
 def _ledger() -> tuple[str, str]:

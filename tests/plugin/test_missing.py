@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -93,3 +94,29 @@ def test_nor_for_what_was_asked_of_a_vm_and_can_not_be_had(pytester, fake_lima):
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["HostError: pl-* can't be kept for warm starts"])
     fake_lima.assert_clean()
+
+
+@pytest.mark.parametrize("state", ["no folder", "a file in its place"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_without_a_state_directory_tests_without_a_vm_run(
+    pytester, fake_lima, monkeypatch, state, workers
+):
+    folder = fake_lima.dir / "state"
+    if state == "no folder":
+        folder = Path("/proc/pytest-lima-has-no-folder-here")
+    else:
+        folder.mkdir()
+        (folder / "pytest-lima").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder))
+    args = ["-n", "2"] if workers and pytest.importorskip("xdist") else []
+    pytester.makepyfile("def test_plain(): pass\ndef test_it(lima): pass")
+    result = pytester.runpytest_subprocess(*args)
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines([
+        "HostError: the state directory * can't be made", f"  seen: *{folder}*",
+        "  do: *XDG_STATE_HOME*",
+    ])  # fmt: skip
+    result.stdout.no_fnmatch_line("*INTERNALERROR*")
+    if not args:
+        result.stdout.fnmatch_lines(["lima: can't run here: the state directory *"])
+    assert fake_lima.calls("create") == []

@@ -40,6 +40,14 @@ def test_it_is_private(ledger: Ledger, tmp_path: Path) -> None:
     assert (tmp_path / "instances").stat().st_mode & 0o777 == 0o700
 
 
+def test_a_folder_that_can_not_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(HostError, match="can't be made") as caught:
+        Ledger(tmp_path / "file" / "instances")
+    assert str(tmp_path / "file") in str(caught.value)
+    assert "XDG_STATE_HOME" in str(caught.value)
+
+
 def test_what_can_not_be_read_is_named_and_left(ledger: Ledger, tmp_path: Path) -> None:
     ledger.write(RECORD)
     bad = tmp_path / "instances" / "pl-3.json"
