@@ -168,7 +168,8 @@ class Claims:
             if error is None:
                 self._ledger.write(replace(record, state=ENDING))
                 return DELETE
-            record = replace(record, state=FAILED, failed=True, failure=failures.to_plain(error))
+            record = replace(record, state=FAILED, keep=False, failed=True,
+                             failure=failures.to_plain(error))  # fmt: skip
             keep = keeping.wanted(record, self._settings)
             self._ledger.write(keeping.kept(record, self._settings) if keep else record)
             return KEEP if keep else DELETE
@@ -191,6 +192,9 @@ class Claims:
             record = replace(
                 record.released(mine), failed=record.failed or failed, used=time.time()
             )
+            if record.state == FAILED and record.keep:
+                self._ledger.write(record)
+                return SHARED  # left behind already, when it failed
             if record.state == ENDING:
                 # Ours: an interrupt came in between. Another's: let it.
                 return DELETE if record.starter == mine else SHARED

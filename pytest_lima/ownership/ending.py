@@ -124,7 +124,8 @@ class Ending:
 
     def note_kept(self, record: Record) -> None:
         """For the summary."""
-        self.kept.append(self._as_kept(record))
+        kept = self._as_kept(record)
+        self.kept = [*(one for one in self.kept if one.name != kept.name), kept]
 
     def _as_kept(self, record: Record) -> Kept:
         prefix = f"LIMA_HOME={record.home} {record.limactl}"

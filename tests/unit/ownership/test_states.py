@@ -261,6 +261,26 @@ def test_of_a_vm_that_is_left_behind_no_state_is(
     assert list(fake_lima.home.glob("_snapshots/*")) == []
 
 
+def test_one_whose_reset_failed_is_left_behind_once_where_that_is_wanted(
+    fake_lima: Any, states: States, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = Pool(replace(cold(), keep="on-failure"), os.environ, Observer(), ledger)
+    vm = pool.create(MachineSpec(template=fake_lima.template()), None)
+
+    def late(*_: object) -> None:
+        raise StartError("it hangs")
+
+    for _ in range(2):
+        with monkeypatch.context() as patch, pytest.raises(StartError, match="it hangs"):
+            patch.setattr("pytest_lima.ownership.making.write_state", late)
+            vm.reset()
+    pool.close()
+    assert fake_lima.instances() == [vm.name]
+    assert [kept.name for kept in pool.kept] == [vm.name]
+    record = ledger.read(vm.name)
+    assert record is not None and record.keep
+
+
 def test_states_that_can_t_be_removed_are_told(tmp_path: Path, monkeypatch) -> None:
     removal.remove_snapshots(tmp_path, "pl-1")  # there are none
 
