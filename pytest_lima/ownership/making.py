@@ -231,8 +231,12 @@ class Maker:
         with self._given_up_on_failure(order.name):
             self._await_guard()
             boot, booted = how(order, self._observer, self._ledger)
-            write_state(booted)
-            self._claims.ready(order.name)
+            try:
+                write_state(booted)
+                self._claims.ready(order.name)
+            except BaseException:
+                booted.close()
+                raise
         return boot, booted
 
     @contextmanager

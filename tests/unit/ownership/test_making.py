@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_lima.boot import Booted
 from pytest_lima.errors import CleanupError, LimaError, StartError
 from pytest_lima.lima import identity
 from pytest_lima.lima.identity import this_process
@@ -84,16 +85,27 @@ def test_a_full_disk_is_a_failure_that_is_told_to_others(
     pool: Callable[..., Pool], fake_lima: FakeLima, observer: Recorder,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    def full(*_: object) -> None:
+    seen: list[Booted] = []
+    closed: list[Booted] = []
+    close = Booted.close
+
+    def noted(booted: Booted) -> None:
+        closed.append(booted)
+        close(booted)
+
+    def full(booted: Booted) -> None:
+        seen.append(booted)
         raise OSError(28, "No space left on device")
 
     run = Run("run", this_process(), "gw0", many=True)
     one = Pool(resolve({}, os.environ, {}), os.environ, observer, run=run)
     with monkeypatch.context() as patch, pytest.raises(StartError) as caught:
         patch.setattr("pytest_lima.ownership.making.write_state", full)
+        patch.setattr(Booted, "close", noted)
         one.acquire(machine_spec(template=fake_lima.template()))
     assert "No space left on device" in str(caught.value)
     assert fake_lima.instances() == []
+    assert closed == seen != []  # its limactl is ended, and collected
     [record] = Ledger().records()
     assert record.state == FAILED and str(failure_of(record)) == str(caught.value)
     one.close()
