@@ -1,27 +1,41 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
-from pytest_lima.plugin.marks import ask_of
+from pytest_lima.plugin.marks import Ask, ask_of
 from pytest_lima.plugin.wanted import Wanted
+from pytest_lima.spec import machine_spec
 
-TESTS = """
-    import pytest
 
-    def test_plain(): pass
-    def test_shared(lima, lima_docker_host): pass
-    def test_fresh(lima_fresh): pass
-    @pytest.mark.lima(cpus=4)
-    def test_other_fresh(lima_fresh): pass
-    def test_fresh_too(lima_fresh): pass
-    @pytest.mark.lima(fresh=True)
-    def test_reset(lima): pass
-"""
+def collected(name: str, *fixtures: str, ask: Ask | None = None, **arguments: object) -> Any:
+    """A test with these fixtures, and a marker with these arguments."""
+    marker = pytest.mark.lima(**arguments).mark
+    return SimpleNamespace(
+        name=name, fixturenames=[*fixtures], iter_markers=lambda _: [marker],
+        callspec=SimpleNamespace(params={"lima": ask} if ask else {}),
+    )  # fmt: skip
+
+
+class Item:
+    """Hashable by identity, as a pytest.Item is."""
+
+    def __init__(self, test: Any) -> None:
+        self.__dict__.update(vars(test))
 
 
 @pytest.fixture
-def items(pytester: pytest.Pytester) -> list[pytest.Item]:
-    return pytester.getitems(TESTS)
+def items() -> list[Any]:
+    return [Item(test) for test in (
+        collected("test_plain"),
+        collected("test_shared", "lima", "lima_docker_host", ask=Ask()),
+        collected("test_fresh", "lima_fresh"),
+        collected("test_other_fresh", "lima_fresh", cpus=4),
+        collected("test_fresh_too", "lima_fresh"),
+        collected("test_reset", "lima", ask=Ask(machine_spec(), fresh=True), fresh=True),
+    )]  # fmt: skip
 
 
 def wanted(items: list[pytest.Item], *, distributed: bool = False) -> Wanted:
