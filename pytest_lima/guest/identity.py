@@ -58,8 +58,8 @@ echo awake
 IFS= read -r now
 date -u -s "@$now" >/dev/null 2>&1 || date -u -s "@${{now%.*}}" >/dev/null  # busybox
 for pid in $(cat {_SESSIONS}); do kill -KILL "$pid"; done 2>/dev/null
-seed='open(my $f, ">", "/dev/urandom") && syswrite($f, pack("H*", $ARGV[0])) == 32
-  && ioctl($f, 0x5207, 0) || exit 1'
+seed='open(F, ">", "/dev/urandom") && syswrite(F, pack("H*", $ARGV[0])) == 32
+  && ioctl(F, 0x5207, 0) || exit 1'
 other='import fcntl, sys
 with open("/dev/urandom", "wb", 0) as f:
   f.write(bytes.fromhex(sys.argv[1]))

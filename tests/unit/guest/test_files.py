@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import paramiko
 import pytest
 
 from pytest_lima.errors import ConnectionLostError, LimaError
@@ -375,6 +376,15 @@ def test_a_guest_that_stops_sending_is_not_waited_for_for_ever(
     monkeypatch.setattr(files, "_TRANSFER_TIMEOUT", 0.3)
     with pytest.raises(LimaError, match="in time"):
         files.get(connection, f"{guest.root}/tree", tmp_path / "back")
+
+
+def test_what_was_not_written_whole_is_no_success(connection, tmp_path, monkeypatch) -> None:
+    """As on a full disk: the answers to single writes are not waited for."""
+    write = paramiko.SFTPFile.write
+    monkeypatch.setattr(paramiko.SFTPFile, "write", lambda self, data: write(self, data[:-1]))
+    with pytest.raises(LimaError, match="put .* in the guest failed") as caught:
+        files.put(connection, Path(__file__), str(tmp_path / "there"))
+    assert "bytes were written" in str(caught.value)
 
 
 def test_an_sftp_server_that_does_not_answer_is_not_waited_for_for_ever(
