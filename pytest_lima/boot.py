@@ -156,12 +156,13 @@ class Boot:
             booted = replace(booted, booted_as=(*booted.booted_as, self._name))
             self._lead_ssh_to(guest_address(booted.booted_as), booted.address.port)
         printed = logs.size(logs.console(self._dir))
+        # From here on, as a kernel may panic before the connection has ended. How `limactl start`
+        # has ended says nothing any more: whoever let go of the VM stopped it.
+        waiting = Waiting(self._deadline, Vitals(self._dir).look, self._tick)
         self._observer.phase(self._name, "rebooting")
         power.reboot(booted.connection)
         if booted.forward:
             booted.forward.close()
-        # How `limactl start` has ended says nothing any more: whoever let go of the VM stopped it.
-        waiting = Waiting(self._deadline, Vitals(self._dir).look, self._tick)
         keys = booted.keys
         if not keys.lasting:
             keys = waiting.until(_KEYS, lambda: hostkeys.from_console(self._dir, printed))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from pytest_lima import Instance
@@ -46,10 +48,10 @@ def test_a_vm_of_its_own(lima_fresh: Instance) -> None:
     assert_clean(lima_fresh)
 
 
-def test_reset_in_the_middle_of_a_test(lima_fresh: Instance) -> None:
+def test_reset_in_the_middle_of_a_test(lima_fresh: Instance, reboot: Callable[..., None]) -> None:
     mess_up(lima_fresh)
     lima_fresh.reset()
     assert_clean(lima_fresh)
     assert lima_fresh.status == "Running"
-    lima_fresh.reboot()
+    reboot(lima_fresh)
     assert_clean(lima_fresh)

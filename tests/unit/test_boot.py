@@ -140,6 +140,19 @@ def test_a_vm_that_dies_while_it_reboots_is_told_at_once(tries, monkeypatch) -> 
         tries.reboot(boot)
 
 
+def test_so_is_a_kernel_that_panics_before_the_connection_has_ended(tries, monkeypatch) -> None:
+    boot = tries.create()
+    booted = tries.start(boot)
+
+    def reboot(_: object) -> None:
+        with (booted.info.dir / "serial.log").open("a") as console:
+            console.write("[ 1.8] Kernel panic - not syncing: Fatal exception in interrupt\n")
+
+    monkeypatch.setattr(boots.power, "reboot", reboot)
+    with pytest.raises(InstanceDiedError, match="Fatal exception in interrupt"):
+        tries.reboot(boot)
+
+
 def test_without_keys_on_the_console_the_first_is_trusted_aloud(
     tries, observer, monkeypatch
 ) -> None:
