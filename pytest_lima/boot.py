@@ -36,7 +36,7 @@ from pytest_lima.observer import Observer
 # doesn't print any.
 _KEYS_GRACE = 15.0
 _KEYS = "SSH host keys on the console"
-_LOCAL_INTERVAL = 0.02  # for what costs a look at a file of this host
+_LOCAL_INTERVAL = 0.02
 
 
 @dataclass(frozen=True)
@@ -156,8 +156,7 @@ class Boot:
             booted = replace(booted, booted_as=(*booted.booted_as, self._name))
             self._lead_ssh_to(guest_address(booted.booted_as), booted.address.port)
         printed = logs.size(logs.console(self._dir))
-        # From here on, as a kernel may panic before the connection has ended. How `limactl start`
-        # has ended says nothing any more: whoever let go of the VM stopped it.
+        # From here on: a kernel may panic early. How `limactl start` ended says nothing any more.
         waiting = Waiting(self._deadline, Vitals(self._dir).look, self._tick)
         self._observer.phase(self._name, "rebooting")
         power.reboot(booted.connection)
@@ -287,6 +286,8 @@ class Boot:
         return max(1.0, self._deadline - time.monotonic())
 
     def _check_alive(self) -> None:
+        if panic := evidence.panic(self._dir):
+            raise StartError(f"the kernel of {self._name} has panicked in its boot", seen=panic)
         status = self._events.read()
         code = self._child.poll() if self._child else None
         if not status.exiting and code in (None, 0):

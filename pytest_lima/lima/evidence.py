@@ -34,3 +34,17 @@ def port_was_taken(error: LimaError) -> bool:
     Lima lets go of it before QEMU takes it: two starts at once, and one of them is too late.
     """
     return "Could not set up host forwarding rule" in (error.seen or "")
+
+
+def panic(instance_dir: Path) -> str:
+    """How the kernel of a guest that boots has panicked, with the line before; empty if not."""
+    said = logs.read(logs.console(instance_dir))
+    if "Kernel panic - not syncing" not in said:
+        return ""
+    lines = [line for line in said.splitlines() if "Oops: " in line or "Kernel panic - " in line]
+    return " | ".join(map(logs.printable, lines[-3:]))
+
+
+def emulator_erred(error: LimaError) -> bool:
+    """Whether a kernel has met an instruction that it had replaced: QEMU's emulation at fault."""
+    return "Oops: int3" in (error.seen or "")

@@ -81,9 +81,9 @@ def _cold(order: Order, observer: Observer, ledger: Ledger, then: warm.Then) -> 
         try:
             return boot, boot.start(then)
         except StartError as error:
-            if not evidence.port_was_taken(error):
+            if not (evidence.port_was_taken(error) or evidence.emulator_erred(error)):
                 raise
-            observer.warn(f"{order.name}: its SSH port was taken meanwhile; another is tried")
+            observer.warn(f"{order.name} is started once more: {error.what}: {error.seen}")
         removal.halt(home / order.name, observer.warn)
         logs.clear(home / order.name)
         boot = boot_of(order, observer)

@@ -118,7 +118,7 @@ def wake_up(order: Order, golden: Golden) -> Started:
         try:
             return _woken(order, golden)
         except StartError as error:
-            if not evidence.port_was_taken(error):
+            if not (evidence.port_was_taken(error) or evidence.emulator_erred(error)):
                 raise
         order.delete()
     return _woken(order, golden)

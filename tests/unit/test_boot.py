@@ -24,7 +24,7 @@ from pytest_lima.guest import power, readiness
 from pytest_lima.guest.commands import CommandResult, run
 from pytest_lima.guest.hostkeys import HostKeys
 from pytest_lima.guest.ssh import connect
-from pytest_lima.lima import engines, host, paths, template
+from pytest_lima.lima import engines, evidence, host, paths, template
 from pytest_lima.settings import resolve
 from pytest_lima.spec import MachineSpec
 
@@ -138,6 +138,16 @@ def test_a_vm_that_dies_while_it_reboots_is_told_at_once(tries, monkeypatch) -> 
     monkeypatch.setattr(boots.power, "reboot", lambda _: tries.fake.crash(tries.name))
     with pytest.raises(InstanceDiedError, match="has died"):
         tries.reboot(boot)
+
+
+def test_a_kernel_that_panics_in_its_boot_is_told_at_once(tries) -> None:
+    boot = tries.create()
+    said = "[ 1.7] Oops: int3: 0000 [#2]\n[ 1.8] Kernel panic - not syncing: Fatal exception\n"
+    (boot._dir / "serial.log").write_text(said)
+    with pytest.raises(StartError, match="has panicked in its boot") as caught:
+        boot._check_alive()
+    assert "Oops: int3" in (caught.value.seen or "")
+    assert evidence.emulator_erred(caught.value)
 
 
 def test_so_is_a_kernel_that_panics_before_the_connection_has_ended(tries, monkeypatch) -> None:
