@@ -74,7 +74,7 @@ def remove(limactl: Limactl, name: str, warn: Callable[[str], None]) -> None:
 
 
 def halt(folder: Path, warn: Callable[[str], None]) -> None:
-    """End what works on an instance, and its pid files that name others.
+    """End what works on an instance, and remove what would keep it from being started again.
 
     Raises:
         CleanupError: A process doesn't end.
@@ -82,6 +82,11 @@ def halt(folder: Path, warn: Callable[[str], None]) -> None:
     end_processes(folder)
     for stranger in _disown_strangers(folder):
         warn(stranger)
+    # As `limactl stop --force` does. Lima takes the dead for running until their parent has
+    # collected them (signal 0), and a host agent can't listen where one has listened.
+    for pattern in ("*.pid", "*.sock", "*.tmp"):
+        for file in folder.glob(pattern):
+            file.unlink(missing_ok=True)
 
 
 def end_processes(folder: Path) -> None:

@@ -146,3 +146,17 @@ def test_our_own_process_is_not_taken_for_one_of_its(home: Path) -> None:
     told: list[str] = []
     removal.halt(home / NAME, told.append)
     assert f"named process {os.getpid()}" in told[0]
+
+
+def test_nothing_of_a_halted_one_keeps_it_from_being_started_again(home: Path) -> None:
+    """A process that its parent hasn't collected counts as running by its pid file."""
+    folder = home / NAME
+    dead = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, dead.pid, os.WEXITED | os.WNOWAIT)
+    (folder / "ha.pid").write_text(str(dead.pid))
+    for name in ("ha.sock", "qmp.sock", "half.tmp"):
+        (folder / name).touch()
+    removal.halt(folder, lambda _: None)
+    dead.wait()
+    assert not [path for path in folder.iterdir() if path.suffix in (".pid", ".sock", ".tmp")]
+    assert (folder / "lima.yaml").exists()
