@@ -28,23 +28,20 @@ def keep(home: Path, name: str) -> Path:
     return target
 
 
-def port_was_taken(error: LimaError) -> bool:
-    """Whether another process has got the SSH port that Lima had found to be free.
-
-    Lima lets go of it before QEMU takes it: two starts at once, and one of them is too late.
-    """
-    return "Could not set up host forwarding rule" in (error.seen or "")
-
-
 def panic(instance_dir: Path) -> str:
-    """How the kernel of a guest that boots has panicked, with the line before; empty if not."""
+    """How the kernel of a guest that boots has panicked, and on what; empty if it has not."""
     said = logs.read(logs.console(instance_dir))
-    if "Kernel panic - not syncing" not in said:
-        return ""
-    lines = [line for line in said.splitlines() if "Oops: " in line or "Kernel panic - " in line]
-    return " | ".join(map(logs.printable, lines[-3:]))
+    found = logs.panic(said)
+    oopses = [logs.printable(line) for line in said.splitlines() if "Oops: " in line]
+    return " | ".join([*oopses[-1:], found]) if found else ""
 
 
-def emulator_erred(error: LimaError) -> bool:
-    """Whether a kernel has met an instruction that it had replaced: QEMU's emulation at fault."""
-    return "Oops: int3" in (error.seen or "")
+def is_mishap(error: LimaError) -> bool:
+    """Whether a start has failed by chance, so that another is likely to do better.
+
+    Lima finds a free SSH port and lets go of it before QEMU takes it: of two starts at once, one
+    may be too late. And QEMU 7.2, emulating two processors, now and then executes an instruction
+    that the booting kernel has replaced meanwhile (int3), of which that dies.
+    """
+    said = error.seen or ""
+    return "Could not set up host forwarding rule" in said or "Oops: int3" in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 _LIMIT = 256 * 1024
@@ -12,6 +13,7 @@ EVENTS = "ha.stdout.log"
 # What had been printed before this VM's memory was kept, for one that was woken up from it.
 KEPT_CONSOLE = "console.kept.log"
 _CONSOLES = ("serial.log", "serialv.log", "serialp.log")
+_PANIC = re.compile(r"Kernel panic - not syncing[^\r\n]*")
 
 
 def console(instance_dir: Path) -> Path:
@@ -48,6 +50,12 @@ def read(path: Path, limit: int = _LIMIT, since: int = 0) -> str:
             return file.read().decode(errors="replace")
     except OSError:
         return ""
+
+
+def panic(said: str) -> str:
+    """What a kernel says when it gives up, in what a console has printed; empty if it doesn't."""
+    found = _PANIC.search(said)
+    return printable(found[0]) if found else ""
 
 
 def tail(path: Path, lines: int = 20) -> str:

@@ -22,7 +22,6 @@ _SCAN_LIMIT = 256 * 1024
 # How often the kernel's OOM killer has struck, in any control group; Linux has it from 4.13 on.
 _COUNTERS = Path("/proc/vmstat")
 _OOM_KILLS = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
-_PANIC = re.compile(rb"Kernel panic - not syncing[^\r\n]*")
 
 
 class Vitals:
@@ -91,12 +90,11 @@ class Vitals:
                 with self._console.open("rb") as file:
                     # A little of the last look again, for what was cut in two.
                     file.seek(max(0, self._scanned - 80, size - _SCAN_LIMIT))
-                    found = _PANIC.search(file.read(_SCAN_LIMIT + 80))
+                    said = file.read(_SCAN_LIMIT + 80).decode(errors="replace")
             except OSError:
                 return
             self._scanned = size
-            if found:
-                self._panic = logs.printable(found[0].decode(errors="replace"))
+            self._panic = logs.panic(said) or self._panic
 
 
 class Watch:

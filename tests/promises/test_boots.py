@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 
 import pytest
 
@@ -112,6 +113,26 @@ def test_28_a_port_that_was_taken_meanwhile_is_tried_anew(fake_lima):
     assert "host forwarding rule" in refused(StartError)
     assert len(fake_lima.calls("create")) == 1
     assert len(fake_lima.calls("start")) == 3
+    fake_lima.assert_clean()
+
+
+def test_28_a_kernel_that_panics_is_told_at_once(fake_lima):
+    fake_lima.scenario(panics=9, panic=["[ 1.7] Kernel panic - not syncing: no init found"])
+    begun = time.monotonic()
+    assert "Kernel panic - not syncing: no init found" in refused(StartError)
+    assert time.monotonic() - begun < 30  # and not after --lima-timeout
+    assert len(fake_lima.calls("start")) == 1
+    fake_lima.assert_clean()
+
+
+def test_28_one_that_the_emulator_broke_is_booted_anew(fake_lima):
+    said = ["[ 1.7] Oops: int3: 0000 [#2] PREEMPT SMP NOPTI", "RIP: 0010:sched_clock+0x5/0x40",
+            "[ 1.8] Kernel panic - not syncing: Fatal exception in interrupt"]  # fmt: skip
+    fake_lima.scenario(panics=1, panic=said)
+    with lima_instance(engine="docker") as vm:
+        assert vm.run("echo hello").stdout == "hello\n"
+    assert len(fake_lima.calls("create")) == 1
+    assert len(fake_lima.calls("start")) == 2
     fake_lima.assert_clean()
 
 

@@ -108,12 +108,24 @@ class Machine:
         self._make_run()
         self.path("/proc/sys/kernel/random/boot_id").write_text(f"{uuid.uuid4()}\n")
         time.sleep(self.scenario["boot_seconds"])
+        if self._panics():
+            return
         keys = self._sshd.make_keys()
         for number, line in enumerate(keys):
             self.path(f"/etc/ssh/ssh_host_{number}_key.pub").write_text(f"{line}\n")
         cloudinit.place_scripts(self)
         self._sshd.open()
         threading.Thread(target=self._provision, args=(keys,), daemon=True).start()
+
+    def _panics(self) -> bool:
+        """Whether this boot of the instance is one of those in which its kernel gives up."""
+        counter = self.dir / "fake-panics"
+        before = int(counter.read_text()) if counter.exists() else 0
+        if before == self.scenario["panics"]:
+            return False
+        counter.write_text(str(before + 1))
+        self.say("\n".join(self.scenario["panic"]) + "\n")
+        return True
 
     def _provision(self, keys: list[str]) -> None:
         cloudinit.run(self)

@@ -16,6 +16,8 @@ DEFAULTS: dict[str, Any] = {
     "probe": 33,  # exit status of the accelerator's test guest, or "hang"
     "qemu_stderr": None,  # lines that QEMU says before it ends at once
     "boot_seconds": 0.0,  # until sshd answers
+    "panics": 0,  # in how many boots of an instance its kernel panics
+    "panic": [],  # and what it says then
     "dies_after": None,  # seconds after it is ready that the VM's process is gone
     # the guest
     "sshd": "up",  # "refuses" drops connections, "silent" takes them and says nothing
