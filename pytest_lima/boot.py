@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
+from pytest_lima.booted import Booted
 from pytest_lima.errors import (
     CommandError,
     CommandTimeoutError,
@@ -37,41 +38,6 @@ from pytest_lima.observer import Observer
 _KEYS_GRACE = 15.0
 _KEYS = "SSH host keys on the console"
 _LOCAL_INTERVAL = 0.02
-
-
-@dataclass(frozen=True)
-class Booted:
-    """A ready guest and what holds it.
-
-    Attributes:
-        info: As limactl saw it once its VM ran.
-        address: The guest's sshd.
-        keys: The pinned host keys.
-        connection: Logged in.
-        forward: The engine sockets; None where no engine was asked for.
-        starting: ``limactl start``, which may still be waiting for its own idea of ready; None
-            where another process has started it.
-        seconds: From ``limactl create`` to ready.
-        booted_as: The instances that it has booted as, in that order. It is another's at first
-            where its memory is.
-    """
-
-    info: InstanceInfo
-    address: Address
-    keys: HostKeys
-    connection: Connection
-    forward: SocketForward | None
-    starting: process.Child | None
-    seconds: float
-    booted_as: tuple[str, ...]
-
-    def close(self) -> None:
-        """Drop what we hold of it; the VM runs on."""
-        self.connection.close()
-        if self.forward:
-            self.forward.close()
-        if self.starting:
-            self.starting.stop()
 
 
 class Boot:
@@ -287,7 +253,8 @@ class Boot:
 
     def _check_alive(self) -> None:
         if panic := evidence.panic(self._dir):
-            raise StartError(f"the kernel of {self._name} has panicked in its boot", seen=panic)
+            raise StartError(f"the kernel of {self._name} has panicked", seen=panic,
+                             remedy="see its console in the log; try another image")  # fmt: skip
         status = self._events.read()
         code = self._child.poll() if self._child else None
         if not status.exiting and code in (None, 0):

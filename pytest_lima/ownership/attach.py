@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pytest_lima.boot import Booted
+from pytest_lima.booted import Booted
 from pytest_lima.errors import InstanceDiedError
 from pytest_lima.guest import answers, clock, hostkeys, readiness
 from pytest_lima.guest.answers import NotAnsweringError

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pytest_lima.boot import Boot, Booted
+from pytest_lima.boot import Boot
+from pytest_lima.booted import Booted
 from pytest_lima.errors import StartError
 from pytest_lima.lima import evidence, logs, paths
 from pytest_lima.lima.host import Host
@@ -18,7 +19,7 @@ from pytest_lima.warm import snapshots
 from pytest_lima.warm import start as warm
 from pytest_lima.warm.store import Golden
 
-_PORT_TRIES = 2
+_MISHAPS = 2  # so many of them a start survives
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,11 @@ def _cold(order: Order, observer: Observer, ledger: Ledger, then: warm.Then) -> 
     with ledger.first_create(home):
         boot.create(yaml, _edits(order.spec))
     yaml.unlink()
-    for _ in range(_PORT_TRIES):
+    for _ in range(_MISHAPS):
         try:
             return boot, boot.start(then)
         except StartError as error:
-            if not (evidence.port_was_taken(error) or evidence.emulator_erred(error)):
+            if not evidence.is_mishap(error):
                 raise
             observer.warn(f"{order.name} is started once more: {error.what}: {error.seen}")
         removal.halt(home / order.name, observer.warn)

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_lima.boot import Boot, Booted
+from pytest_lima.boot import Boot
+from pytest_lima.booted import Booted
 from pytest_lima.instance import Instance
 from pytest_lima.ownership.starting import Order
 from pytest_lima.warm.snapshots import Snapshots

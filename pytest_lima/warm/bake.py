@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pytest_lima.boot import Booted
+from pytest_lima.booted import Booted
 from pytest_lima.errors import InstanceDiedError, LimaError
 from pytest_lima.guest import clock, identity
 from pytest_lima.guest.ssh import Connection

@@ -15,7 +15,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from pytest_lima.boot import Boot, Booted
+from pytest_lima.boot import Boot
+from pytest_lima.booted import Booted
 from pytest_lima.errors import LimaError
 from pytest_lima.guest import freeze, identity
 from pytest_lima.lima import process

@@ -18,7 +18,8 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from pytest_lima.boot import Boot, Booted
+from pytest_lima.boot import Boot
+from pytest_lima.booted import Booted
 from pytest_lima.errors import InstanceDiedError, LimaError, StartError
 from pytest_lima.guest import identity, rekey
 from pytest_lima.guest.hostkeys import HostKeys

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 
-from pytest_lima.boot import Boot, Booted
+from pytest_lima.boot import Boot
+from pytest_lima.booted import Booted
 from pytest_lima.errors import HostError, LimaError, StartError, TemplateError
 from pytest_lima.lima import paths
 from pytest_lima.lima.host import Host

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pytest_lima.boot import Boot, Booted
+from pytest_lima.boot import Boot
+from pytest_lima.booted import Booted
 from pytest_lima.errors import (
     HostError,
     InstanceDiedError,
@@ -34,7 +35,7 @@ Then = Callable[[Booted], None]
 Cold = Callable[[Then], Started]
 
 _GIB = 1024**3
-_PORT_TRIES = 2
+_MISHAPS = 2  # so many of them a start survives
 # What the first has failed on may be kept anew by another run meanwhile.
 _WAKE_TRIES = 2
 
@@ -114,11 +115,11 @@ def wake_up(order: Order, golden: Golden) -> Started:
         LimaError: It didn't wake up; the caller deletes what is left.
         OSError: The kept machine is gone, or the file system is full.
     """
-    for _ in range(_PORT_TRIES):
+    for _ in range(_MISHAPS):
         try:
             return _woken(order, golden)
         except StartError as error:
-            if not (evidence.port_was_taken(error) or evidence.emulator_erred(error)):
+            if not evidence.is_mishap(error):
                 raise
         order.delete()
     return _woken(order, golden)

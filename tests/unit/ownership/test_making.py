@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_lima.boot import Booted
+from pytest_lima.booted import Booted
 from pytest_lima.errors import CleanupError, LimaError, StartError
 from pytest_lima.lima import identity
 from pytest_lima.lima.identity import this_process

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from pytest_lima.boot import Boot, Booted
+from pytest_lima.boot import Boot
+from pytest_lima.booted import Booted
 from pytest_lima.errors import CleanupError, LimaError, StartError
 from pytest_lima.guest import readiness
 from pytest_lima.guest.identity import Kept

@@ -11,7 +11,7 @@ from typing import Any, Self, cast
 
 import pytest
 
-from pytest_lima.boot import Booted
+from pytest_lima.booted import Booted
 from pytest_lima.errors import InstanceDiedError, LimaError, ReadyTimeoutError
 from pytest_lima.guest import clock, identity
 from pytest_lima.guest.hostkeys import HostKeys

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from pytest_lima.boot import Booted
+from pytest_lima.booted import Booted
 from pytest_lima.errors import LimaError
 from pytest_lima.guest import clock, freeze
 from pytest_lima.guest.ssh import Connection

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from pytest_lima.boot import Booted
+from pytest_lima.booted import Booted
 from pytest_lima.errors import HostError, InstanceDiedError, LimaError, StartError, TemplateError
 from pytest_lima.guest.identity import Kept
 from pytest_lima.lima.accel import Accelerator

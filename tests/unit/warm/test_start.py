@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from pytest_lima.boot import Boot, Booted
+from pytest_lima.boot import Boot
+from pytest_lima.booted import Booted
 from pytest_lima.errors import HostError, InstanceDiedError, LimaError, ProvisionError, StartError
 from pytest_lima.guest.freeze import NotFrozenError
 from pytest_lima.guest.identity import Kept

@@ -1,0 +1,46 @@
+"""A ready guest, and what holds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pytest_lima.guest.hostkeys import HostKeys
+from pytest_lima.guest.sockets import SocketForward
+from pytest_lima.guest.ssh import Address, Connection
+from pytest_lima.lima import process
+from pytest_lima.lima.info import InstanceInfo
+
+
+@dataclass(frozen=True)
+class Booted:
+    """A ready guest and what holds it.
+
+    Attributes:
+        info: As limactl saw it once its VM ran.
+        address: The guest's sshd.
+        keys: The pinned host keys.
+        connection: Logged in.
+        forward: The engine sockets; None where no engine was asked for.
+        starting: ``limactl start``, which may still be waiting for its own idea of ready; None
+            where another process has started it.
+        seconds: From ``limactl create`` to ready.
+        booted_as: The instances that it has booted as, in that order. It is another's at first
+            where its memory is.
+    """
+
+    info: InstanceInfo
+    address: Address
+    keys: HostKeys
+    connection: Connection
+    forward: SocketForward | None
+    starting: process.Child | None
+    seconds: float
+    booted_as: tuple[str, ...]
+
+    def close(self) -> None:
+        """Drop what we hold of it; the VM runs on."""
+        self.connection.close()
+        if self.forward:
+            self.forward.close()
+        if self.starting:
+            self.starting.stop()
