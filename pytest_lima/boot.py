@@ -225,18 +225,24 @@ class Boot:
     ) -> SocketForward | None:
         if not self._filled.sockets:
             return None
-        sockets = {
-            name: engines.expand(path, info.config["user"])
-            for name, path in self._filled.sockets.items()
-        }
-        folder = paths.our_folder(self._dir)
-        forward = SocketForward(address, folder, sockets, self._host.limactl.env)
+        forward = self._forward(info, address)
         try:
             readiness.await_engines(waiting, forward.sockets)
         except BaseException:
             forward.close()
             raise
         return forward
+
+    def _forward(
+        self, info: InstanceInfo, address: Address, once: str | None = None
+    ) -> SocketForward:
+        """Of the engines' sockets, and of another that is wanted ``once``."""
+        sockets = {
+            name: engines.expand(path, info.config["user"])
+            for name, path in self._filled.sockets.items()
+        }
+        folder = paths.our_folder(self._dir)
+        return SocketForward(address, folder, sockets, self._host.limactl.env, once)
 
     def _lead_ssh_to(self, guest_address: str, port: int) -> None:
         with Monitor(self._dir / "qmp.sock") as monitor:

@@ -1,89 +1,36 @@
 """A guest that is kept, and one that wakes up from its memory under another name.
 
-Keeping and waking go through one root shell each: sudo and a shell cost a second on an
-emulated CPU that has just woken up.
+What is done in the guest is in ``guest/waker.py``.
 """
 
 from __future__ import annotations
 
+import importlib.resources
+import json
 import math
 import secrets
-import shlex
+import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
-from pytest_lima.errors import ConnectionLostError, StartError
-from pytest_lima.guest import clock, commands
+from pytest_lima.errors import CommandError, LimaError, StartError
+from pytest_lima.guest import commands, waker
 from pytest_lima.guest.ssh import Connection
 
-if TYPE_CHECKING:
-    import paramiko
-
+# Where the guest waits to be woken up; to be forwarded to this host.
+SOCKET = waker.SOCKET
 _TIMEOUT = 60.0
-_CHUNK = 65536
-_SESSIONS = "/run/pytest-lima/sessions"
-# The token lies in memory and on the disk: the two have to be of the same moment.
-_IN_MEMORY = "/run/pytest-lima/token"
-_ON_DISK = "/var/lib/pytest-lima/token"
+_LONGEST = 65536
+# Those of RHEL 8 and its kin have one for the system's own use alone, as cloud-init is.
+_PYTHON = "for p in python3 /usr/libexec/platform-python; do command -v $p && break; done"
 
-# Connections do not outlive their host's side, so the sessions behind them are noted, to be
-# ended at waking up. The listening sshd is a child of process 1; theirs are not.
-_KEEP = f"""\
-set -eu
-umask 077
-token=$1
-mkdir -p {_IN_MEMORY.rpartition("/")[0]} {_ON_DISK.rpartition("/")[0]}
-echo "$token" >{_IN_MEMORY}
-echo "$token" >{_ON_DISK}.new
-dd if=/dev/null of={_ON_DISK}.new conv=notrunc,fsync 2>/dev/null
-mv {_ON_DISK}.new {_ON_DISK}
-: >{_SESSIONS}
-for folder in /proc/[0-9]*; do
-  read -r name <"$folder/comm" || continue
-  case $name in sshd*) ;; *) continue ;; esac
-  read -r stat <"$folder/stat" || continue
-  set -- ${{stat##*) }}
-  [ "$2" = 1 ] || echo "${{folder#/proc/}}" >>{_SESSIONS}
-done 2>/dev/null
-[ "$(dd if={_ON_DISK} bs=4096 count=1 iflag=direct 2>/dev/null)" = "$token" ] ||
-  {{ echo "what is on its disk can't be read past its memory" >&2; exit 1; }}
-"""
 
-# It asks for the time when it is ready to set it. Writing to /dev/urandom alone changes nothing
-# until the kernel's next reseeding; ioctl 0x5207 is RNDRESEEDCRNG (linux/random.h). journald
-# goes on in the folder of the old machine id, and journalctl looks into that of the new.
-_WAKE = f"""\
-echo awake
-IFS= read -r now
-date -u -s "@$now" >/dev/null 2>&1 || date -u -s "@${{now%.*}}" >/dev/null  # busybox
-for pid in $(cat {_SESSIONS}); do kill -KILL "$pid"; done 2>/dev/null
-seed='open(F, ">", "/dev/urandom") && syswrite(F, pack("H*", $ARGV[0])) == 32
-  && ioctl(F, 0x5207, 0) || exit 1'
-other='import fcntl, sys
-with open("/dev/urandom", "wb", 0) as f:
-  f.write(bytes.fromhex(sys.argv[1]))
-  fcntl.ioctl(f, 0x5207)'
-perl -e "$seed" "$random" 2>/dev/null || python3 -I -S -c "$other" "$random"
-echo "reseeded=$?"
-if [ "$host" != "$old" ]; then
-  echo "$host" >/etc/hostname
-  echo "$host" >/proc/sys/kernel/hostname
-  sed "s/$old/$host/g" /etc/hosts >/run/pytest-lima/hosts && cat /run/pytest-lima/hosts >/etc/hosts
-  read -r before </etc/machine-id
-  for journal in /run/log/journal /var/log/journal; do
-    [ ! -d "$journal/$before" ] || ln -s "$before" "$journal/$machine"
-  done
-  echo "$machine" >/etc/machine-id
-fi
-if [ -n "$iid" ]; then
-  echo "$iid" >/run/lima-ssh-ready
-  echo "$iid" >/run/lima-boot-done
-fi
-echo "memory=$(cat {_IN_MEMORY})"
-echo "disk=$(dd if={_ON_DISK} bs=4096 count=1 iflag=direct 2>/dev/null)"
-echo "time=$(date -u +%s.%N)"
-"""
+class NotKeptError(LimaError):
+    """A guest whose memory can't be kept, now or later."""
 
 
 @dataclass(frozen=True)
@@ -99,80 +46,95 @@ class Kept:
     hostname: str
 
 
-def keep(connection: Connection, hostname: str) -> Kept:
-    """Make a guest ready for its memory and disk to be kept.
+@contextmanager
+def keeping(connection: Connection, hostname: str) -> Iterator[Kept]:
+    """Have the guest's memory and disk ready to be kept inside; they are as before afterwards.
 
     Raises:
-        CommandError: The guest can't.
+        NotKeptError: The guest can't be woken up, as it has no Python, for one.
+        ConnectionLostError: The connection broke.
     """
     kept = Kept(secrets.token_hex(16), hostname)
-    commands.run(connection, ["sh", "-c", _KEEP, "sh", kept.token], user="root", timeout=_TIMEOUT)
-    return kept
+    pid = _leave_waker(connection, kept)
+    try:
+        yield kept
+    finally:
+        ran = commands.run(connection, ["kill", pid], user="root", check=False, timeout=_TIMEOUT)
+        if not ran.ok:
+            raise LimaError("the guest's waker does not end", ran=ran.command, seen=ran.stderr)
 
 
-def wake(connection: Connection, kept: Kept, hostname: str, iid: str = "") -> None:
+def wake(path: Path, kept: Kept, hostname: str, iid: str = "") -> float:
     """Make a guest that has just woken up one of its own, and prove that it is the kept one.
 
     Its clock is set, its random numbers are its own, and so are host name and machine id if
     ``hostname`` isn't the kept one's.
 
     Args:
-        connection: To the guest.
+        path: Its forwarded socket.
         kept: What it was when it was kept.
         hostname: What it is to be.
         iid: Lima's id of this start, which Lima waits for in the guest; empty for none.
 
+    Returns:
+        Seconds that its clock seemed to be ahead then, the way back counted as nothing.
+
     Raises:
         StartError: It isn't the kept guest, or it can't be made one of its own.
-        ReadyTimeoutError: Its clock can't be set.
-        ConnectionLostError: The connection broke.
     """
-    values = {
-        "host": hostname,
-        "old": kept.hostname,
-        "machine": secrets.token_hex(16),
-        "random": secrets.token_hex(32),
+    wishes = {
+        "seed": secrets.token_hex(32),
         "iid": iid,
+        "host": None if hostname == kept.hostname else hostname,
+        "machine": secrets.token_hex(16),
+        "old": kept.hostname,
     }
-    script = "".join(f"{key}={value}\n" for key, value in values.items()) + _WAKE
-    said = _converse(connection, f"exec sudo -n sh -c {shlex.quote(script)}")
-    facts = dict(line.partition("=")[::2] for line in said.splitlines())
-    told = clock.seconds(facts.get("time", ""))
-    drift = math.inf if told is None else told - time.time()
+    facts = _asked(path, wishes)
     problems = [
         problem
         for wrong, problem in (
+            ("problem" in facts, str(facts.get("problem"))),
             (facts.get("memory") != kept.token, "its memory is not the kept one"),
             (facts.get("disk") != kept.token, "its disk is not the kept one"),
-            (facts.get("reseeded") != "0", "its random numbers can't be reseeded"),
         )
         if wrong
     ]
     if problems:
-        raise StartError("the guest did not wake up as it should", seen="; ".join(problems))
-    if abs(drift) > clock.TOLERANCE:  # on a busy machine that is the way here and back
-        clock.correct(connection)
+        raise StartError("the guest did not wake up as it should", seen="; ".join(problems[:2]))
+    told = facts.get("time")
+    return told - time.time() if isinstance(told, float) else math.inf
 
 
-def _converse(connection: Connection, line: str) -> str:
-    """Run the script and answer its one question with the time; what it has said after that."""
-    deadline = time.monotonic() + _TIMEOUT
-    with connection.session(line, deadline) as channel:
-        channel.settimeout(_TIMEOUT)
-        try:
-            first = _read(channel, b"awake\n")
-            channel.sendall(f"{time.time():.3f}\n".encode())
-            return (first.rpartition(b"awake\n")[2] + _read(channel, None)).decode(errors="replace")
-        except OSError as error:
-            problem = str(error) or type(error).__name__
-    raise ConnectionLostError("the guest did not wake up", ran="sudo -n sh", seen=problem)
+def _leave_waker(connection: Connection, kept: Kept) -> str:
+    """Leave the process in the guest that will wake it up; its pid."""
+    program = importlib.resources.files("pytest_lima.guest").joinpath("waker.py").read_text()
+    line = f'python=$({_PYTHON}) && exec "$python" -I -S - "" {kept.token}'
+    try:
+        said = commands.run(connection, line, user="root", input=program, timeout=_TIMEOUT)
+    except CommandError as error:
+        raise NotKeptError("the guest can't be woken up again", ran="python3 in the guest",
+                           seen=error.result.stderr.strip() or "it has no Python 3",
+                           ) from error  # fmt: skip
+    pid = said.stdout.strip()
+    if pid.isdecimal():
+        return pid
+    raise NotKeptError("the guest can't be woken up again", ran="python3 in the guest", seen=pid)
 
 
-def _read(channel: paramiko.Channel, until: bytes | None) -> bytes:
-    data = b""
-    while until is None or until not in data:
-        chunk = channel.recv(_CHUNK)
-        if not chunk:
-            break
-        data += chunk
-    return data
+def _asked(path: Path, wishes: dict[str, Any]) -> dict[str, Any]:
+    """What the guest answers; it is asked once, as it does what it is asked."""
+    try:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(_TIMEOUT)
+            sock.connect(str(path))
+            sock.sendall(json.dumps({"now": time.time(), **wishes}).encode() + b"\n")
+            with sock.makefile("rb") as answer:
+                line = answer.readline(_LONGEST)
+        facts = json.loads(line)
+    except (OSError, ValueError) as error:
+        problem = f"{type(error).__name__}: {error}"
+    else:
+        if isinstance(facts, dict):
+            return facts
+        problem = str(facts)[:200]
+    raise StartError("the guest did not wake up", ran=f"its waker, over {path}", seen=problem)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import stat
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -28,10 +28,16 @@ class SocketForward:
     Attributes:
         sockets: Host path of each forwarded socket, by its name.
         targets: Its path in the guest.
+        once: Host path of one more, of which nobody knows but who starts this.
     """
 
     def __init__(
-        self, address: Address, folder: Path, sockets: Mapping[str, str], environ: Mapping[str, str]
+        self,
+        address: Address,
+        folder: Path,
+        sockets: Mapping[str, str],
+        environ: Mapping[str, str],
+        once: str | None = None,
     ) -> None:
         """Start forwarding.
 
@@ -40,21 +46,25 @@ class SocketForward:
             folder: Our folder of the instance, with ``known_hosts`` in it.
             sockets: Guest path of each socket, by name.
             environ: Environment for ssh.
+            once: Guest path of a socket that is wanted only now; ``forget`` it then.
 
         Raises:
             ConnectionLostError: ssh ended, or didn't listen in time.
         """
         self._place(folder, sockets)
-        for path in self.sockets.values():
+        pairs = {self.sockets[name]: sockets[name] for name in sockets}
+        if once is not None:
+            pairs[self.once] = once
+        for path in pairs:
             path.unlink(missing_ok=True)  # one that was left would look like ours
         self._log = folder / "ssh-forward.log"
-        forwards = [f"-L{self.sockets[name]}:{sockets[name]}" for name in sockets]
+        forwards = [f"-L{path}:{target}" for path, target in pairs.items()]
         argv = [*ssh_command(address, folder), "-N", "-oExitOnForwardFailure=yes",
                 "-oStreamLocalBindMask=0177", "-oStreamLocalBindUnlink=yes", *forwards]  # fmt: skip
         with self._log.open("ab") as log:
             self._child: process.Child | None = process.Child(argv, env=environ, log=log)
         try:
-            self._await_listening(self._child)
+            self._await_listening(self._child, pairs)
         except BaseException:
             self.close()
             raise
@@ -74,6 +84,11 @@ class SocketForward:
         identity.kill(list(identity.find(self._is_ours)))
         for path in self.sockets.values():
             path.unlink(missing_ok=True)
+        self.forget()
+
+    def forget(self) -> None:
+        """Let nobody reach the socket any more that was wanted once."""
+        self.once.unlink(missing_ok=True)
 
     def leave(self) -> None:
         """Let it run on after us."""
@@ -84,13 +99,14 @@ class SocketForward:
         self._folder = folder
         self.targets = dict(sockets)
         self.sockets = {name: folder / f"{name}.sock" for name in sockets}
+        self.once = folder / "once.sock"
 
     def _is_ours(self, argv: Sequence[str]) -> bool:
         return is_forward(argv, self._folder)
 
-    def _await_listening(self, child: process.Child) -> None:
+    def _await_listening(self, child: process.Child, paths: Iterable[Path]) -> None:
         deadline = time.monotonic() + _LISTEN_TIMEOUT
-        while not all(map(_is_private_socket, self.sockets.values())):
+        while not all(map(_is_private_socket, paths)):
             # Waiting for the process is the pause: its end is what would make it pointless.
             ended = child.wait(0.02) is not None
             if ended or time.monotonic() > deadline:

@@ -58,9 +58,9 @@ def bake(
     """
     instance = booted.info.dir
     _require_space(folder, booted.info.memory * 1024**2)
-    kept = identity.keep(booted.connection, f"lima-{booted.info.name}")
     _copy_fixed(instance, folder)
     with (
+        identity.keeping(booted.connection, f"lima-{booted.info.name}") as kept,
         clock_kept(booted.connection),
         Monitor(instance / "qmp.sock") as monitor,
         _standing_still(monitor),

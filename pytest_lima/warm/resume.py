@@ -21,7 +21,7 @@ from pathlib import Path
 from pytest_lima.boot import Boot
 from pytest_lima.booted import Booted
 from pytest_lima.errors import InstanceDiedError, LimaError, StartError
-from pytest_lima.guest import identity, rekey
+from pytest_lima.guest import clock, identity, readiness, rekey
 from pytest_lima.guest.hostkeys import HostKeys
 from pytest_lima.guest.readiness import Waiting
 from pytest_lima.guest.sockets import SocketForward
@@ -67,6 +67,7 @@ class Resume(Boot):
         self._deadline = self._begun + min(timeout, _LONGEST)
         self._golden = golden
         self._own_keys = own_keys
+        self._drift = 0.0
         self._given_up = threading.Event()
         # Held open, so that it may be removed while we use it.
         self._state = os.open(golden.state, os.O_RDONLY)
@@ -101,13 +102,15 @@ class Resume(Boot):
         keys.write_known_hosts(folder / "known_hosts", self._name)
         if len(self._golden.booted_as) > 1:  # Lima leads to the first address
             self._lead_ssh_to(guest_address(self._golden.booted_as), address.port)
+        forward = self._wake
         if self._own_keys:
-            keys = self._exchange_keys(waiting, address, keys)
+            keys = self._exchange_keys(waiting, info, address, keys)
             keys.write_known_hosts(folder / "known_hosts", self._name)
-            connection, forward = self._enter(waiting, info, address, keys, lambda _: None)
-        else:
-            connection, forward = self._enter(waiting, info, address, keys, self._wake)
-        return Booted(info, address, keys, connection, forward, child, 0.0, self._golden.booted_as)
+            forward = self._engines
+        connection, forwarded = self._enter(waiting, info, address, keys, forward)
+        return Booted(
+            info, address, keys, connection, forwarded, child, 0.0, self._golden.booted_as
+        )
 
     def _locate(self, waiting: Waiting) -> tuple[InstanceInfo, Address]:
         """As the kept one was: limactl needs not be asked."""
@@ -139,17 +142,35 @@ class Resume(Boot):
                     seen=evidence.cause(self._dir) or error.seen,
                 ) from error
 
-    def _exchange_keys(self, waiting: Waiting, address: Address, kept: HostKeys) -> HostKeys:
+    def _exchange_keys(
+        self, waiting: Waiting, info: InstanceInfo, address: Address, kept: HostKeys
+    ) -> HostKeys:
         """Wake the guest up, and have it make host keys that nobody else has.
 
         Nothing else may be under way: an ``ssh`` that meets another key gives up.
         """
+        forward = self._wake(waiting, info, address)
+        if forward is not None:
+            forward.close()
         with closing(waiting.until("SSH", lambda: connect(address, kept))) as connection:
-            self._wake(connection)
             return rekey.renew(connection)
 
-    def _wake(self, connection: Connection) -> None:
-        identity.wake(connection, self._golden.kept, f"lima-{self._name}", self._instance_id())
+    def _wake(self, waiting: Waiting, info: InstanceInfo, address: Address) -> SocketForward | None:
+        """Wake the guest up, and have its engines answer."""
+        forward = self._forward(info, address, identity.SOCKET)
+        try:
+            self._drift = identity.wake(
+                forward.once, self._golden.kept, f"lima-{self._name}", self._instance_id()
+            )
+            forward.forget()
+            readiness.await_engines(waiting, forward.sockets)
+        except BaseException:
+            forward.close()
+            raise
+        if forward.sockets:
+            return forward
+        forward.close()
+        return None
 
     def _enter(
         self,
@@ -157,23 +178,25 @@ class Resume(Boot):
         info: InstanceInfo,
         address: Address,
         keys: HostKeys,
-        then: Callable[[Connection], None],
+        forward: Callable[[Waiting, InstanceInfo, Address], SocketForward | None],
     ) -> tuple[Connection, SocketForward | None]:
-        """Log in and do what is still to be done, while the engines' sockets are forwarded."""
+        """Log in beside that ``forward`` does its part."""
         aside = Waiting(waiting.deadline, self._check_wanted, lambda: None)
         connection: Connection | None = None
-        with ThreadPoolExecutor(1, "pytest-lima-engines") as executor:
-            forwarding = executor.submit(self._engines, aside, info, address)
+        with ThreadPoolExecutor(1, "pytest-lima-forward") as executor:
+            forwarding = executor.submit(forward, aside, info, address)
             try:
                 connection = waiting.until("SSH", lambda: connect(address, keys))
-                then(connection)
-                return connection, forwarding.result()
+                forwarded = forwarding.result()
+                if abs(self._drift) > clock.TOLERANCE:  # on a busy machine the way here and back
+                    clock.correct(connection)
+                return connection, forwarded
             except BaseException:
                 self._given_up.set()
                 if connection is not None:
                     connection.close()
-                if forwarding.exception() is None and (forward := forwarding.result()):
-                    forward.close()
+                if forwarding.exception() is None and (forwarded := forwarding.result()):
+                    forwarded.close()
                 raise
 
     def _check_wanted(self) -> None:

@@ -20,6 +20,7 @@ from pytest_lima.errors import (
     StartError,
 )
 from pytest_lima.guest.freeze import NotFrozenError
+from pytest_lima.guest.identity import NotKeptError
 from pytest_lima.guest.readiness import Waiting
 from pytest_lima.lima import evidence
 from pytest_lima.lima.host import Host
@@ -169,7 +170,7 @@ def _keep(order: Order, booted: Booted, store: Store, key: str) -> str | None:
     with store.half(key) as folder:
         try:
             golden = keep(booted, order.host.limactl.env, folder, key, order.source)
-        except NotFrozenError as error:
+        except (NotFrozenError, NotKeptError) as error:
             store.refuse(key, _reason(error))
             return _reason(error)
         store.publish(golden)

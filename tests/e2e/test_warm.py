@@ -29,6 +29,9 @@ ASK = '''hostname; cat /etc/machine-id /proc/sys/kernel/random/uuid /run/lima-bo
 getent hosts "$(hostname)" >/dev/null && echo known; date +%s.%N'''
 
 def facts(vm):
+    # What has woken it up, or has waited in it while it was kept, is gone.
+    assert vm.run("ls -A /run/pytest-lima || true", user="root").stdout == ""
+    assert vm.run(["pgrep", "-f", "python3 -I -S"], check=False).stdout == ""
     begun = time.time()
     host, machine, uuid, iid, known, now = vm.run(ASK).stdout.split()
     assert begun - 10 < float(now) < time.time() + 10  # a busy machine delays the answer

@@ -49,6 +49,20 @@ def test_every_socket_is_there_and_only_this_users(forward, folder) -> None:
         assert mode_of(path) == 0o600
 
 
+def test_one_more_for_once_that_is_forgotten_at_once_or_with_the_others(
+    guest, folder, tools_env
+) -> None:
+    for forgets in (True, False):
+        one = SocketForward(guest.address, folder, {}, tools_env, "/run/once.sock")
+        assert one.sockets == one.targets == {}
+        assert one.once.parent == folder and mode_of(one.once) == 0o600
+        if forgets:
+            one.forget()
+            assert not one.once.exists()
+        one.close()
+        assert not one.once.exists()
+
+
 def test_their_paths_are_no_longer_than_limas_own(tmp_path) -> None:
     """So a LIMA_HOME that is short enough for Lima is for us."""
     folder = tmp_path / "pl-12345678" / "pl"

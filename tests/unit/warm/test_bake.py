@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self, cast
@@ -90,7 +91,14 @@ def folder(tmp_path: Path) -> Path:
 def qemu(instance: Path, monkeypatch: pytest.MonkeyPatch) -> Qemu:
     one = Qemu(instance)
     monkeypatch.setattr(baking, "Monitor", one)
-    monkeypatch.setattr(identity, "keep", lambda connection, host: Kept("token", host))
+
+    @contextmanager
+    def keeping(connection: object, host: str) -> Iterator[Kept]:
+        one.told.append("waker begun")
+        yield Kept("token", host)
+        one.told.append("waker ended")
+
+    monkeypatch.setattr(identity, "keeping", keeping)
     monkeypatch.setattr(clock, "correct", lambda connection: one.told.append("clock set"))
     return one
 
@@ -114,8 +122,9 @@ def test_a_vm_is_kept(
     qemu: Qemu, booted: Booted, environ: dict[str, str], folder: Path, instance: Path
 ) -> None:
     golden = bake(booted, environ, folder, "k1", "template:debian")
-    assert qemu.told == ["stop", "migrate-set-parameters", "migrate", "query-block",
-                         "blockdev-snapshot-sync", "cont", "disconnect", "clock set"]  # fmt: skip
+    assert qemu.told == ["waker begun", "stop", "migrate-set-parameters", "migrate",
+                         "query-block", "blockdev-snapshot-sync", "cont", "disconnect",
+                         "clock set", "waker ended"]  # fmt: skip
     assert (golden.state.read_bytes(), golden.user, golden.name) == (b"memory", "ann", "pl-1")
     assert golden.kept == Kept("token", "lima-pl-1") and golden.layer_format == "qcow2"
     assert golden.host_keys == {"ssh-ed25519": "AAAA"}

@@ -112,24 +112,102 @@ def test_with_keys_of_its_own_all_goes_over_them(
         steps.append(f"forwarded, pinned to {known_hosts.read_text().split()[-1]}")
         return "the forward"
 
+    def wake(*_: object) -> Any:
+        steps.append(f"woken, pinned to {known_hosts.read_text().split()[-1]}")
+        return SimpleNamespace(close=lambda: steps.append("forward ended"))
+
     monkeypatch.setattr(
         resume, "_golden", replace(resume._golden, host_keys={"ssh-ed25519": "kept"})
     )
     monkeypatch.setattr(resume, "_own_keys", True)
     monkeypatch.setattr(resume, "_load", lambda _: steps.append("loaded"))
     monkeypatch.setattr(resume, "_locate", lambda _: ("info", Address(1, "ann", tmp_path)))
-    monkeypatch.setattr(
-        resume, "_wake", lambda connection: steps.append(f"woken by {connection.name}")
-    )
+    monkeypatch.setattr(resume, "_wake", wake)
     monkeypatch.setattr(resume, "_engines", forward)
     monkeypatch.setattr(resumes, "connect", connect)
     monkeypatch.setattr(resumes.rekey, "renew", renew)
     booted = resume._make_ready(cast("Any", None), tmp_path)
-    before, after = steps[:5], sorted(steps[5:])
-    assert before == ["loaded", "kept in", "woken by kept", "renewed by kept", "kept out"]
+    before, after = steps[:6], sorted(steps[6:])
+    assert before == ["loaded", "woken, pinned to kept", "forward ended", "kept in",
+                      "renewed by kept", "kept out"]  # fmt: skip
     assert after == ["early", "forwarded, pinned to own", "own in"]
     assert booted.keys is own and cast("Any", booted.connection).name == "own"
     assert booted.forward == "the forward"
+
+
+class Forward:
+    """Of the waker's socket, and of engines or none."""
+
+    once = Path("once.sock")
+
+    def __init__(self, steps: list[str], **sockets: Path) -> None:
+        self.steps = steps
+        self.sockets = sockets
+
+    def forget(self) -> None:
+        self.steps.append("forgotten")
+
+    def close(self) -> None:
+        self.steps.append("closed")
+
+
+@pytest.fixture
+def steps(resume: Resume, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A guest that wakes up three seconds late, and its engines."""
+    done: list[str] = []
+
+    def wake(path: Path, kept: Kept, host: str, iid: str) -> float:
+        done.append(f"{kept.hostname} woken over {path} as {host} {iid}")
+        return -3.0
+
+    monkeypatch.setattr(resume, "_instance_id", lambda: "iid-17")
+    monkeypatch.setattr(resumes.identity, "wake", wake)
+    monkeypatch.setattr(
+        resumes.readiness, "await_engines", lambda _, sockets: done.append(f"engines {sockets}")
+    )
+    return done
+
+
+@pytest.mark.parametrize("sockets", [{"docker": Path("docker.sock")}, {}])
+def test_it_is_woken_before_its_engines_are_asked(
+    resume: Resume, steps: list[str], monkeypatch: pytest.MonkeyPatch, sockets: dict[str, Path]
+) -> None:
+    forward = Forward(steps, **sockets)
+    monkeypatch.setattr(resume, "_forward", lambda *_: forward)
+    left = resume._wake(*cast("Any", (None, None, None)))
+    assert steps[:3] == ["lima-pl-1 woken over once.sock as lima-pl-2 iid-17", "forgotten",
+                         f"engines {sockets}"]  # fmt: skip
+    assert (left, steps[3:]) == ((forward, []) if sockets else (None, ["closed"]))
+
+
+def test_a_guest_that_does_not_wake_up_is_not_forwarded(
+    resume: Resume, steps: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wake(*_: object) -> float:
+        raise StartError("it did not wake up as it should")
+
+    monkeypatch.setattr(resumes.identity, "wake", wake)
+    monkeypatch.setattr(resume, "_forward", lambda *_: Forward(steps))
+    with pytest.raises(StartError):
+        resume._wake(*cast("Any", (None, None, None)))
+    assert steps == ["closed"]
+
+
+@pytest.mark.parametrize(("drift", "corrected"), [(-3.0, ["corrected"]), (0.4, [])])
+def test_a_clock_that_seems_off_is_looked_at_again(
+    resume: Resume, monkeypatch: pytest.MonkeyPatch, drift: float, corrected: list[str]
+) -> None:
+    """On a busy machine the answer takes its time."""
+    done: list[str] = []
+
+    def forward(*_: object) -> None:
+        resume._drift = drift
+
+    monkeypatch.setattr(resumes, "connect", lambda *_: "connection")
+    monkeypatch.setattr(resumes.clock, "correct", lambda _: done.append("corrected"))
+    arguments = (resume._waiting(), None, None, None, forward)
+    assert resume._enter(*cast("Any", arguments)) == ("connection", None)
+    assert done == corrected
 
 
 def test_what_is_kept_may_be_removed_while_it_is_used(resume: Resume, golden: Golden) -> None:

@@ -14,7 +14,7 @@ from pytest_lima.boot import Boot
 from pytest_lima.booted import Booted
 from pytest_lima.errors import HostError, InstanceDiedError, LimaError, ProvisionError, StartError
 from pytest_lima.guest.freeze import NotFrozenError
-from pytest_lima.guest.identity import Kept
+from pytest_lima.guest.identity import Kept, NotKeptError
 from pytest_lima.lima.accel import Accelerator
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.limactl import Limactl
@@ -249,6 +249,18 @@ def test_one_that_can_t_be_frozen_is_not_tried_again(machine: Machine, observer:
     with pytest.raises(HostError, match="an overlay"):
         machine.start(mode="warm")
     assert machine.steps[3:] == ["cold", "keep its disk"]
+
+
+def test_one_that_can_t_be_woken_up_again_is_not_tried_again(
+    machine: Machine, observer: Recorder
+) -> None:
+    machine.keep = NotKeptError("it can't be woken up again", seen="it has no Python 3")
+    machine.start()
+    machine.start()
+    assert machine.steps == ["cold", "keep", "cold"]
+    assert observer.all("warn") == [] and machine.store.all() == []
+    with pytest.raises(HostError, match="no Python 3"):
+        machine.start(mode="warm")
 
 
 @pytest.mark.parametrize(

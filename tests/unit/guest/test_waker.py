@@ -1,0 +1,240 @@
+"""What runs in the guest, run here below a folder; the clock and the host name are the fakes'."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pytest_lima.guest import waker
+from pytest_lima.guest.waker import Waker
+
+WISHES = {"now": 1.7e9, "seed": "ab" * 32, "iid": "iid-17", "host": "lima-pl-2",
+          "machine": "c" * 32, "old": "lima-pl-1"}  # fmt: skip
+TOKEN = "/var/lib/pytest-lima/token"
+
+
+class Done:
+    """What was done to the machine, in the order in which it was."""
+
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+
+
+@pytest.fixture
+def root(short_path: Path) -> Path:
+    for folder in ("proc", "dev", "etc", "run/log/journal/" + "b" * 32, "var/lib"):
+        (short_path / folder).mkdir(parents=True)
+    (short_path / "etc/hostname").write_text("lima-pl-1\n")
+    (short_path / "etc/hosts").write_text("127.0.0.1 localhost\n127.0.1.1 lima-pl-1\n")
+    (short_path / "etc/machine-id").write_text("b" * 32 + "\n")
+    return short_path
+
+
+@pytest.fixture
+def done(root: Path, monkeypatch: pytest.MonkeyPatch) -> Done:
+    one = Done()
+
+    def set_clock(_: int, now: float) -> None:
+        one.steps.append(f"it is {now}")
+
+    def reseed(file: object, number: int) -> None:
+        one.steps.append(f"ioctl {number:#x} after {(root / 'dev/urandom').read_bytes().hex()}")
+
+    monkeypatch.setattr(time, "clock_settime", set_clock)
+    monkeypatch.setattr(socket, "sethostname", lambda name: one.steps.append(f"called {name}"))
+    monkeypatch.setattr(fcntl, "ioctl", reseed)
+    monkeypatch.setattr(os, "O_DIRECT", 0)  # a test's folder may lie in memory
+    return one
+
+
+@pytest.fixture
+def kept(root: Path, done: Done) -> Iterator[tuple[Waker, socket.socket]]:
+    one = Waker(str(root), "the token")
+    with one.keep(os.getuid()) as listener:
+        yield one, listener
+
+
+def process(root: Path, pid: int, name: str, parent: int, begun: str) -> None:
+    """A line as the kernel has it; a name may contain anything."""
+    fields = ["S", str(parent), *["0"] * 17, begun, "0"]
+    (root / f"proc/{pid}").mkdir(exist_ok=True)
+    (root / f"proc/{pid}/stat").write_text(f"{pid} ({name}) {' '.join(fields)}\n")
+
+
+def ask(root: Path, line: bytes) -> bytes:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(10)
+        sock.connect(str(root) + waker.SOCKET)
+        sock.sendall(line)
+        sock.shutdown(socket.SHUT_WR)
+        with sock.makefile("rb") as answer:
+            return answer.read()
+
+
+def test_it_is_woken_over_a_socket_of_the_login_user_s(
+    kept: tuple[Waker, socket.socket], root: Path
+) -> None:
+    one, listener = kept
+    path = Path(str(root) + waker.SOCKET)
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o711
+    thread = threading.Thread(target=one.serve, args=(listener,))
+    thread.start()
+    assert ask(root, b"") == b""  # somebody looks whether it is there
+    assert ask(root, b"half a requ") == b""
+    facts = json.loads(ask(root, json.dumps(WISHES).encode() + b"\n"))
+    thread.join(10)
+    assert not thread.is_alive()
+    assert (facts["memory"], facts["disk"]) == ("the token", "the token")
+    assert abs(facts["time"] - time.time()) < 60
+
+
+def test_the_guest_becomes_another(
+    kept: tuple[Waker, socket.socket], root: Path, done: Done
+) -> None:
+    kept[0].answer(json.dumps(WISHES).encode())
+    assert done.steps == ["it is 1700000000.0", f"ioctl 0x5207 after {'ab' * 32}",
+                          "called lima-pl-2"]  # fmt: skip
+    assert (root / "etc/hostname").read_text() == "lima-pl-2\n"
+    assert (root / "etc/hosts").read_text() == "127.0.0.1 localhost\n127.0.1.1 lima-pl-2\n"
+    assert (root / "etc/machine-id").read_text() == "c" * 32 + "\n"
+    assert (root / "run/log/journal" / ("c" * 32)).readlink() == Path("b" * 32)
+    for name in ("lima-ssh-ready", "lima-boot-done"):
+        assert (root / "run" / name).read_text() == "iid-17\n"
+
+
+def test_one_that_is_put_back_stays_who_it_is(
+    kept: tuple[Waker, socket.socket], root: Path, done: Done
+) -> None:
+    kept[0].answer(json.dumps({**WISHES, "host": None, "iid": ""}).encode())
+    assert (root / "etc/hostname").read_text() == "lima-pl-1\n"
+    assert (root / "etc/machine-id").read_text() == "b" * 32 + "\n"
+    assert not (root / "run/lima-boot-done").exists()
+    assert [step.split()[0] for step in done.steps] == ["it", "ioctl"]
+
+
+def test_sessions_of_before_are_ended_and_nobody_else(
+    root: Path, done: Done, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process(root, 10, "sshd", 1, "500")  # it listens
+    process(root, 11, "sshd-session", 10, "600")
+    process(root, 12, "sshd", 11, "601")
+    process(root, 13, "sshd", 11, "602")
+    process(root, 14, "bash) (", 12, "603")
+    (root / "proc/self").mkdir()
+    (root / "proc/15").mkdir()  # ends just now
+    killed: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda *one: killed.append(one))
+    one = Waker(str(root), "the token")
+    with one.keep(os.getuid()):
+        (root / "proc/12/stat").unlink()
+        process(root, 13, "sshd", 11, "900")  # another, which has its number by now
+        process(root, 16, "sshd", 10, "901")  # the one that we are logged in by
+        one.answer(json.dumps(WISHES).encode())
+    assert killed == [(11, signal.SIGKILL)]
+
+
+def test_the_disk_of_another_moment_is_told(kept: tuple[Waker, socket.socket], root: Path) -> None:
+    (root / TOKEN.lstrip("/")).write_text("another")
+    facts = kept[0].answer(json.dumps(WISHES).encode())
+    assert (facts["memory"], facts["disk"]) == ("the token", "another")
+
+
+@pytest.mark.parametrize("change", [{"seed": "xy"}, {"more": 1}, {"host": "lima-pl-2", "now": "x"}])
+def test_a_request_that_can_t_be_met_is_answered_with_why(
+    kept: tuple[Waker, socket.socket], monkeypatch: pytest.MonkeyPatch, change: dict[str, object]
+) -> None:
+    monkeypatch.setattr(time, "clock_settime", lambda _, now: float(now))
+    facts = kept[0].answer(json.dumps({**WISHES, **change}).encode())
+    assert list(facts) == ["problem"] and facts["problem"]
+
+
+def test_random_numbers_that_can_t_be_reseeded_are_a_problem(
+    kept: tuple[Waker, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(fcntl, "ioctl", refuse)
+    assert "not permitted" in str(kept[0].answer(json.dumps(WISHES).encode())["problem"])
+
+
+def test_a_disk_behind_a_cache_is_not_kept(
+    root: Path, done: Done, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Waker(str(root), "the token")
+    monkeypatch.setattr(one, "token_on_disk", lambda: "")
+    with pytest.raises(OSError, match="past its memory"):
+        one.keep(os.getuid())
+
+
+@contextlib.contextmanager
+def left_behind(root: Path) -> Iterator[int]:
+    """The process as a guest has it, from the text that is sent there."""
+    source = Path(waker.__file__).read_text().replace("os.O_DIRECT", "0")
+    argv = [sys.executable, "-I", "-S", "-", str(root), "the token"]
+    said = subprocess.run(argv, input=source, capture_output=True, text=True, check=True,
+                          env={"SUDO_UID": str(os.getuid())}, timeout=60)  # fmt: skip
+    pid = int(said.stdout)
+    try:
+        yield pid
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_it_outlives_its_session_holding_nothing_of_it(
+    root: Path, gone: Callable[[int], bool]
+) -> None:
+    path = Path(str(root) + waker.SOCKET)
+    with left_behind(root) as pid:
+        assert os.getsid(pid) == pid != os.getsid(0)
+        files = {Path(f"/proc/{pid}/fd/{number}").readlink() for number in (0, 1, 2)}
+        assert files == {Path("/dev/null")}
+        assert Path(f"/proc/{pid}/cwd").readlink() == Path("/")
+        assert path.is_socket()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700
+        os.kill(pid, signal.SIGTERM)
+        assert gone(pid)
+    assert not path.exists()
+
+
+def test_it_is_not_there_for_ever(
+    kept: tuple[Waker, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waker, "_PATIENCE", 0.05)
+    with pytest.raises(OSError, match="timed out"):
+        kept[0].serve(kept[1])
+
+
+def test_who_can_t_write_says_so(tmp_path: Path) -> None:
+    (tmp_path / "var").write_text("no folder")
+    argv = [sys.executable, "-I", "-S", waker.__file__, str(tmp_path), "t"]
+    said = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert said.returncode == 1 and "Not a directory" in said.stderr
+    assert "Traceback" not in said.stderr
+
+
+def test_the_python_of_older_guests_can_read_it() -> None:
+    ast.parse(Path(waker.__file__).read_text(), feature_version=(3, 7))
+
+
+def test_it_needs_nothing_but_python_itself() -> None:
+    tree = ast.parse(Path(waker.__file__).read_text())
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import)
+             for alias in node.names}  # fmt: skip
+    names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert names <= set(sys.stdlib_module_names)
