@@ -15,7 +15,7 @@ from pytest_lima.errors import LimaError
 from pytest_lima.lima import paths
 from pytest_lima.lima.identity import Identity, this_process
 from pytest_lima.lima.limactl import Limactl
-from pytest_lima.ownership import failures, keeping
+from pytest_lima.ownership import choosing, failures, keeping
 from pytest_lima.ownership.ledger import Ledger
 from pytest_lima.ownership.record import ENDING, FAILED, READY, STARTING, Record
 from pytest_lima.ownership.run import Run
@@ -50,7 +50,8 @@ class Claims:
         """
         mine = this_process()
         with self._ledger.lock():
-            found = self._choose(key, limactl, most)
+            wanted = choosing.Wanted(key, str(limactl.home), most, self._run, self._settings, mine)
+            found = choosing.choose(self._ledger.records(), wanted)
             if found is None:
                 found = self._new(paths.instance_name(), key, facts, limactl, shared=True)
                 self._ledger.write(found)
@@ -224,29 +225,6 @@ class Claims:
             record = self._ledger.read(name)
             if record is not None:
                 self._ledger.write(replace(record, **changes))
-
-    def _choose(self, key: str, limactl: Limactl, most: int) -> Record | None:
-        """The instance to join; one that failed for others of our run; None to make one."""
-        mine = this_process()
-        known = [record for record in self._ledger.records()
-                 if record.shared and record.key == key
-                 and record.home == str(limactl.home) and self._may_join(record)]  # fmt: skip
-        joinable = [record for record in known if record.claimable]
-        if self._run.many and self._settings.share == "worker":
-            free = [record for record in joinable if set(record.holders) <= {mine}]
-            if free or len(joinable) < most:
-                return free[0] if free else None
-            return min(joinable, key=lambda record: len(record.holders))
-        if joinable:
-            return min(joinable, key=lambda record: record.state != READY)
-        failed = [record for record in known if record.state == FAILED
-                  and record.run == self._run.id and record.starter != mine]  # fmt: skip
-        return failed[0] if failed else None
-
-    def _may_join(self, record: Record) -> bool:
-        if record.owner.elsewhere and record.run != self._run.id:
-            return False
-        return record.run == self._run.id or (self._settings.reuse and record.reuse)
 
     def _new(
         self, name: str, key: str, facts: Mapping[str, str], limactl: Limactl, *, shared: bool

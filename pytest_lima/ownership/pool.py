@@ -16,6 +16,7 @@ from pytest_lima.observer import Observer
 from pytest_lima.ownership.claims import Claims
 from pytest_lima.ownership.ending import Ending, Kept
 from pytest_lima.ownership.guard import Guard
+from pytest_lima.ownership.joining import Joiner
 from pytest_lima.ownership.ledger import Ledger
 from pytest_lima.ownership.making import Maker
 from pytest_lima.ownership.run import Run
@@ -74,12 +75,14 @@ class Pool:
 
         def maker_of(observer: Observer) -> Maker:
             return Maker(
-                self._ledger, claims, self._ending, settings, observer, self._run, self._adopt,
+                self._ledger, claims, self._ending, settings, observer, self._adopt,
                 self._guard.await_ready,
             )  # fmt: skip
 
         self._maker = maker_of(observer)
-        self._standby = Standby(settings.standby, maker_of, self._adopt, self._discard, observer)
+        self._joiner = Joiner(self._ledger, claims, self._maker, settings, observer, self._run)
+        self._standby = Standby(settings.standby, maker_of, self._joiner.wake, self._adopt,
+                                self._discard, observer)  # fmt: skip
         self._sweeper = Sweeper(self._ledger, environ, observer.warn)
         self._hosts: dict[tuple[str, str | None], Host] = {}
         self._members: dict[str, _Member] = {}
@@ -117,7 +120,7 @@ class Pool:
         key = order.filled.key
         if key not in self._members:
             self._sweep()
-            self._members[key] = _Member(*self._maker.shared(order))
+            self._members[key] = _Member(*self._joiner.shared(order))
         return self._members[key].instance
 
     def create(self, spec: MachineSpec, role: str | None) -> Instance:
@@ -154,7 +157,7 @@ class Pool:
         """
         for member in self._members.values():
             if member.instance is instance and self._settings.recreate:
-                return self._maker.renew(member.order, instance)
+                return self._joiner.renew(member.order, instance)
         return False
 
     def mark_failed(self, instance: Instance) -> None:

@@ -24,6 +24,7 @@ _LOOK = 0.1
 _PATIENCE = 5.0
 
 MakerOf = Callable[[Observer], Maker]
+Wake = Callable[[Order, Instance], None]
 
 
 class Standby:
@@ -33,6 +34,7 @@ class Standby:
         self,
         size: int,
         maker_of: MakerOf,
+        wake: Wake,
         adopt: Callable[[Order, Instance], None],
         discard: Callable[[str], None],
         observer: Observer,
@@ -42,12 +44,14 @@ class Standby:
         Args:
             size: How many.
             maker_of: A maker that tells an observer of ours.
+            wake: Takes up one that stood still.
             adopt: Gets each that is taken.
             discard: Removes one by its name.
             observer: Told of those that are taken.
         """
         self._size = size
         self._maker_of = maker_of
+        self._wake = wake
         self._adopt = adopt
         self._discard = discard
         self._observer = observer
@@ -79,7 +83,7 @@ class Standby:
         there = sum(spare.key == order.filled.key for spare in self._spares)
         for _ in range(min(self._size, wanted) - there):
             named = replace(order, name=paths.instance_name())
-            self._spares.append(Spare(named, self._maker_of, self._observer))
+            self._spares.append(Spare(named, self._maker_of, self._wake, self._observer))
 
     def close(self) -> list[LimaError]:
         """End all; returns what kept some from being removed."""
@@ -106,13 +110,14 @@ class Spare:
         key: Of its kind.
     """
 
-    def __init__(self, order: Order, maker_of: MakerOf, observer: Observer) -> None:
+    def __init__(self, order: Order, maker_of: MakerOf, wake: Wake, observer: Observer) -> None:
         """Begin to make it."""
         self.order = order
         self.key = order.filled.key
         self._observer = observer
         self._aside = Aside(observer)
         self._maker = maker_of(self._aside)
+        self._wake = wake
         self._instance: Instance | None = None
         self._problem: BaseException | None = None
         self._no_room = False
@@ -143,7 +148,7 @@ class Spare:
             raise self._problem
         if self._still and self._instance is not None:
             _order_monitor(self._instance, "cont")
-            self._maker.wake(self.order, self._instance)
+            self._wake(self.order, self._instance)
         self._observer.ready(self.order.name, time.monotonic() - begun)
         return self._instance
 

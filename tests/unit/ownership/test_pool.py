@@ -17,7 +17,6 @@ from pytest_lima.spec import MachineSpec, machine_spec
 from pytest_lima.warm import start as warm
 
 if TYPE_CHECKING:
-    from conftest import Recorder
     from fakelima.control import FakeLima
 
 
@@ -150,23 +149,6 @@ def test_what_the_system_refuses_is_told_of_each_and_keeps_no_other(
     assert "Permission denied" in str(caught.value.exceptions[0])
     assert fake_lima.instances() == fake_lima.records() == [stays.name] != [other.name]
     one.close()
-    fake_lima.assert_clean()
-
-
-def test_another_run_joins_what_was_left_for_it(
-    pool: Callable[..., Pool], spec: Callable[..., MachineSpec], fake_lima: FakeLima,
-    observer: Recorder,
-) -> None:  # fmt: skip
-    asked = spec()
-    first = pool(reuse="true")
-    name = first.acquire(asked).name
-    first.close()
-    second = pool(reuse="true", keep="never")
-    vm = second.acquire(asked)
-    assert vm.name == name
-    assert vm.run("echo hello").stdout == "hello\n"
-    assert len(fake_lima.calls("create")) == 1
-    second.close()
     fake_lima.assert_clean()
 
 

@@ -48,6 +48,8 @@ class Makers:
         self.wake_fails: Exception | None = None
 
     def __call__(self, observer: Observer) -> Any:
+        self.observer = observer
+
         def spare(order: Order) -> Vm | None:
             self.names.append(order.name)
             observer.phase(order.name, "waking up")
@@ -63,13 +65,13 @@ class Makers:
             self.made.append(Vm(order.name))
             return self.made[-1]
 
-        def wake(order: Order, vm: Vm) -> None:
-            vm.did.append("wake")
-            if self.wake_fails:
-                raise self.wake_fails
-            observer.phase(order.name, "rebooting, later on")
+        return SimpleNamespace(spare=spare)
 
-        return SimpleNamespace(spare=spare, wake=wake)
+    def wake(self, order: Order, vm: Any) -> None:
+        vm.did.append("wake")
+        if self.wake_fails:
+            raise self.wake_fails
+        self.observer.phase(order.name, "rebooting, later on")
 
 
 @pytest.fixture
@@ -97,7 +99,7 @@ def standby(
     def adopt(order: Order, vm: Any) -> None:
         adopted.append((order.name, vm))
 
-    return Standby(2, makers, adopt, discarded.append, observer)
+    return Standby(2, makers, makers.wake, adopt, discarded.append, observer)
 
 
 def order(key: str = "k1", text: str = "") -> Order:
@@ -225,7 +227,9 @@ def test_what_can_t_be_removed_is_told_and_tried_again(
         raise CleanupError(f"{name} is left")
 
     discard: list[Callable[[str], None]] = [fails]
-    standby = Standby(1, makers, lambda *_: None, lambda name: discard[0](name), observer)
+    standby = Standby(
+        1, makers, makers.wake, lambda *_: None, lambda name: discard[0](name), observer
+    )
     standby.fill(order(), 1)
     [problem] = standby.close()
     assert isinstance(problem, LimaError) and "is left" in str(problem)
