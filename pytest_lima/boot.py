@@ -21,6 +21,7 @@ from pytest_lima.errors import (
 )
 from pytest_lima.guest import clock, hostkeys, power, readiness
 from pytest_lima.guest.hostkeys import HostKeys
+from pytest_lima.guest.login import Login
 from pytest_lima.guest.readiness import Waiting
 from pytest_lima.guest.sockets import SocketForward
 from pytest_lima.guest.ssh import Address, Connection, connect
@@ -147,7 +148,9 @@ class Boot:
         forward = self._settle(waiting, booted.info, booted.address, connection)
         seconds = time.monotonic() - self._begun
         self._observer.ready(self._name, seconds)
-        return replace(booted, keys=keys, connection=connection, forward=forward, seconds=seconds)
+        return replace(
+            booted, keys=keys, login=Login.of(connection), forward=forward, seconds=seconds
+        )
 
     def _make_ready(self, child: process.Child, folder: Path) -> Booted:
         waiting = self._waiting()
@@ -155,7 +158,7 @@ class Boot:
         connection, keys = self._connect(waiting, address)
         keys.write_known_hosts(folder / "known_hosts", self._name)
         forward = self._settle(waiting, info, address, connection)
-        return Booted(info, address, keys, connection, forward, child, 0.0, (self._name,))
+        return Booted(info, address, keys, Login.of(connection), forward, child, 0.0, (self._name,))
 
     def _locate(self, waiting: Waiting) -> tuple[InstanceInfo, Address]:
         port = self._ssh_port(waiting)

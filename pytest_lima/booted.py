@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pytest_lima.guest.hostkeys import HostKeys
+from pytest_lima.guest.login import Login
 from pytest_lima.guest.sockets import SocketForward
 from pytest_lima.guest.ssh import Address, Connection
 from pytest_lima.lima import process
@@ -19,7 +20,7 @@ class Booted:
         info: As limactl saw it once its VM ran.
         address: The guest's sshd.
         keys: The pinned host keys.
-        connection: Logged in.
+        login: Made, or on its way where another process has seen it ready.
         forward: The engine sockets; None where no engine was asked for.
         starting: ``limactl start``, which may still be waiting for its own idea of ready; None
             where another process has started it.
@@ -31,15 +32,24 @@ class Booted:
     info: InstanceInfo
     address: Address
     keys: HostKeys
-    connection: Connection
+    login: Login
     forward: SocketForward | None
     starting: process.Child | None
     seconds: float
     booted_as: tuple[str, ...]
 
+    @property
+    def connection(self) -> Connection:
+        """The connection, waited for.
+
+        Raises:
+            LimaError: Whatever kept it from being made.
+        """
+        return self.login.get()
+
     def close(self) -> None:
         """Drop what we hold of it; the VM runs on."""
-        self.connection.close()
+        self.login.close()
         if self.forward:
             self.forward.close()
         if self.starting:

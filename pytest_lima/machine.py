@@ -12,7 +12,8 @@ from pytest_lima.booted import Booted
 from pytest_lima.errors import ConnectionLostError, LimaError
 from pytest_lima.guest import hostkeys
 from pytest_lima.guest.link import Link
-from pytest_lima.guest.ssh import Connection, connect
+from pytest_lima.guest.login import Login
+from pytest_lima.guest.ssh import Connection, Hold, connect
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.vitals import Vitals, Watch
 
@@ -50,13 +51,13 @@ class Machine:
         """Hold a running VM; ``states`` is None for one that another process has started."""
         self._host = host
         self._states = states
-        self._link = Link(lambda: connect(self._booted.address, self._pinned()))
+        self._link = Link(self._connect)
         self._take(boot, booted)
 
     def _take(self, boot: Boot, booted: Booted) -> None:
         self._boot = boot
         self._booted = booted
-        self._link.put(booted.connection)
+        self._link.put(booted.login)
         self.name = booted.info.name
         self.vmtype = booted.info.vmtype
         self.arch = booted.info.arch
@@ -80,7 +81,7 @@ class Machine:
             ReadyTimeoutError: It isn't ready in time.
         """
         with self._connection() as connection:
-            self._booted = self._boot.reboot(replace(self._booted, connection=connection), timeout)
+            self._booted = self._boot.reboot(self._booted_with(connection), timeout)
         self._watch.end()
         self._take(self._boot, self._booted)
 
@@ -108,8 +109,7 @@ class Machine:
             LimaError: It could not be kept, or other processes use it.
         """
         with self._connection() as connection:
-            booted = replace(self._booted, connection=connection)
-            self._own("kept").snapshot(name, booted)
+            self._own("kept").snapshot(name, self._booted_with(connection))
 
     def restore(self, name: str) -> None:
         """Put it back into a state that `snapshot` has kept; as often as you like.
@@ -132,8 +132,7 @@ class Machine:
             LimaError: It could not be kept or woken up, or other processes use it.
         """
         with self._connection() as connection:
-            booted = replace(self._booted, connection=connection)
-            return self._own("cloned").clone(booted)
+            return self._own("cloned").clone(self._booted_with(connection))
 
     def disconnect(self) -> None:
         """Drop our connection and end the forwards; the VM runs on."""
@@ -174,6 +173,12 @@ class Machine:
         self._link.close()
         if self._booted.starting:
             self._booted.starting.stop()
+
+    def _booted_with(self, connection: Connection) -> Booted:
+        return replace(self._booted, login=Login.of(connection))
+
+    def _connect(self, hold: Hold) -> Connection:
+        return connect(self._booted.address, self._pinned(), hold)
 
     def _pinned(self) -> hostkeys.HostKeys:
         """The host keys; those of a guest that was woken up change when somebody reboots it."""

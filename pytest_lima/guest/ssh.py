@@ -33,6 +33,9 @@ _REFUSED_PAUSE = 0.05
 # paramiko logs a traceback for each handshake that fails; what matters of them is raised.
 _PARAMIKO_LOG = "pytest_lima.paramiko"
 
+# Gets what ends an attempt to log in, for another thread to call.
+Hold = Callable[[Callable[[], None]], None]
+
 
 @dataclass(frozen=True)
 class Address:
@@ -196,12 +199,13 @@ def prepare() -> None:
         threading.Thread(target=load, name="pytest-lima-import", daemon=True).start()
 
 
-def connect(address: Address, keys: HostKeys | None) -> Connection:
+def connect(address: Address, keys: HostKeys | None, hold: Hold = lambda _: None) -> Connection:
     """Log in, after checking that the guest's host key is one of ``keys``.
 
     Args:
         address: Where.
         keys: The pinned keys; None accepts any, for the caller to pin what was seen.
+        hold: Gets what ends the attempt; where it raises, that is the end of it.
 
     Raises:
         HostKeyError: Another host key; nothing but the handshake was sent.
@@ -215,14 +219,18 @@ def connect(address: Address, keys: HostKeys | None) -> Connection:
         # Without it each command waits 40 ms for a delayed acknowledgement.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         transport = paramiko.Transport(sock)
+
+    def end() -> None:
+        transport.close()
+        sock.close()  # left open by a transport that hasn't begun
+
     try:
+        hold(end)
         with _not_yet(address):
             transport.set_log_channel(_PARAMIKO_LOG)
             transport.banner_timeout = _CONNECT_TIMEOUT
             transport.auth_timeout = _CONNECT_TIMEOUT
-            _ask_for_fast(transport)
-            if keys is not None:
-                _ask_for_pinned(transport, keys)
+            _ask_for(transport, keys)
             transport.start_client(timeout=_CONNECT_TIMEOUT)
             seen = transport.get_remote_server_key()
             if keys is not None and keys.keys.get(seen.get_name()) != seen.get_base64():
@@ -236,25 +244,20 @@ def connect(address: Address, keys: HostKeys | None) -> Connection:
             transport.auth_publickey(address.user, private)
             transport.set_keepalive(_KEEPALIVE)
         pinned = keys or HostKeys({seen.get_name(): seen.get_base64()}, "the first connection")
-        return Connection(
-            transport,
-            f"{seen.get_name()} {seen.get_base64()}",
-            lambda: connect(address, pinned),
-        )
+        shown = f"{seen.get_name()} {seen.get_base64()}"
+        return Connection(transport, shown, lambda: connect(address, pinned))
     except BaseException:
-        transport.close()
+        end()
         raise
 
 
-def _ask_for_fast(transport: paramiko.Transport) -> None:
-    """Prefer AES-GCM, as Lima does: it takes the guest half the time of a cipher and a MAC."""
+def _ask_for(transport: paramiko.Transport, keys: HostKeys | None) -> None:
+    """Ask for AES-GCM, as Lima does, and for a key of a type that is pinned."""
     options = transport.get_security_options()
+    # It takes the guest half the time of a cipher and a MAC.
     options.ciphers = sorted(options.ciphers, key=lambda cipher: "gcm" not in cipher)
-
-
-def _ask_for_pinned(transport: paramiko.Transport, keys: HostKeys) -> None:
-    """Have the server show a key of a type we have pinned."""
-    options = transport.get_security_options()
+    if keys is None:
+        return
     wanted = set(keys.keys) | (
         {"rsa-sha2-256", "rsa-sha2-512"} if "ssh-rsa" in keys.keys else set()
     )
@@ -271,10 +274,10 @@ def _not_yet(address: Address) -> Iterator[None]:
     try:
         yield
     except (paramiko.SSHException, OSError, EOFError) as error:
-        problem = f"{type(error).__name__}: {error}"
-    else:
-        return
-    raise NotYetError(f"no SSH on 127.0.0.1:{address.port} as {address.user}", seen=problem)
+        raise NotYetError(
+            f"no SSH on 127.0.0.1:{address.port} as {address.user}",
+            seen=f"{type(error).__name__}: {error}",
+        ) from None
 
 
 @contextmanager

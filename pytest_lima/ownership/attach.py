@@ -2,6 +2,10 @@
 
 Who makes it ready leaves a file in the instance's folder that says how to reach it. The host
 keys are those pinned by the starter; whether the VM lives and its engines answer is seen anew.
+
+A login takes an emulated guest a second, which a test that only talks to an engine doesn't need.
+So it goes on beside everything else, and is waited for where nothing else says that the guest is
+well.
 """
 
 from __future__ import annotations
@@ -15,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from pytest_lima.booted import Booted
-from pytest_lima.errors import InstanceDiedError
+from pytest_lima.errors import HostKeyError, InstanceDiedError, ReadyTimeoutError
 from pytest_lima.guest import answers, clock, hostkeys, readiness
 from pytest_lima.guest.answers import NotAnsweringError
 from pytest_lima.guest.hostkeys import HostKeys
+from pytest_lima.guest.login import Login
 from pytest_lima.guest.readiness import Waiting
 from pytest_lima.guest.sockets import SocketForward
-from pytest_lima.guest.ssh import Address, connect
+from pytest_lima.guest.ssh import Address, Connection, Hold, connect
 from pytest_lima.lima import engines, paths
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.info import InstanceInfo
@@ -29,8 +34,11 @@ from pytest_lima.lima.vitals import Vitals
 from pytest_lima.ownership.ledger import Ledger
 
 _FILE = "ready.json"
+_NO_LOGIN = "no-login"  # there after a login has failed, until the next one that hasn't
 _VERSION = 1
 _ANSWER_TIMEOUT = 60.0
+_CLOCK_LOOKS = 3
+_CLOCK_INTERVAL = 0.3
 
 
 def write_state(booted: Booted) -> None:
@@ -51,7 +59,11 @@ def write_state(booted: Booted) -> None:
 
 
 def attach(host: Host, folder: Path, ledger: Ledger, *, set_clock: bool) -> Booted:
-    """Log in to the ready instance in ``folder`` and see that all of it works.
+    """Begin to log in to the ready instance in ``folder``, and see that all of it works.
+
+    Where its engines answer and its clock is right by what Docker says, the login is left to be
+    waited for by the first who needs it. Not where one has failed before: that is to be known
+    now, when the instance may be replaced.
 
     Args:
         host: The machine.
@@ -63,21 +75,26 @@ def attach(host: Host, folder: Path, ledger: Ledger, *, set_clock: bool) -> Boot
         InstanceDiedError: It is dead, or its state can't be read.
         ReadyTimeoutError: It doesn't answer, or an engine of it doesn't.
         HostKeyError: Something else answers in its place.
+
+    What the login raises, it may raise later, in ``Booted.connection``.
     """
     vitals = Vitals(folder)
     vitals.check()
     waiting = Waiting(time.monotonic() + _ANSWER_TIMEOUT, vitals.check, lambda: None)
     state = _read_state(folder)
-    # Several workers log in at once, which a slow guest's sshd doesn't take at the first try.
-    connection = waiting.until("SSH", lambda: connect(state.address, state.keys))
+    login = Login.begin(lambda hold: _log_in(state, folder, waiting, hold))
     try:
-        forward = _forward(state.sockets, folder, state.address, host, waiting, ledger)
-        if set_clock and not _is_clock_right(forward):
-            clock.correct(connection)
+        forward = _standing(state.sockets, folder)
+        if forward is None or (folder / "pl" / _NO_LOGIN).exists():
+            login.get()
+        if forward is None and state.sockets:
+            forward = _forward(state.sockets, folder, state.address, host, waiting, ledger)
+        if set_clock and not _is_clock_right(forward, login):
+            clock.correct(login.get())
     except BaseException:
-        connection.close()
+        login.close()
         raise
-    return Booted(state.info, state.address, state.keys, connection, forward, None, state.seconds,
+    return Booted(state.info, state.address, state.keys, login, forward, None, state.seconds,
                   state.booted_as)  # fmt: skip
 
 
@@ -122,6 +139,26 @@ def _state(state: dict[str, Any], folder: Path) -> _State:
     )
 
 
+def _log_in(state: _State, folder: Path, waiting: Waiting, hold: Hold) -> Connection:
+    noted = folder / "pl" / _NO_LOGIN
+    try:
+        # Several workers log in at once, which a slow guest's sshd doesn't take at the first try.
+        connection = waiting.until("SSH", lambda: connect(state.address, state.keys, hold))
+    except (HostKeyError, ReadyTimeoutError):
+        with contextlib.suppress(OSError):  # others may be removing it
+            noted.touch()
+        raise
+    with contextlib.suppress(OSError):
+        noted.unlink(missing_ok=True)
+    return connection
+
+
+def _standing(guest_sockets: dict[str, str], folder: Path) -> SocketForward | None:
+    """The standing forward, if its engines answer."""
+    standing = SocketForward.standing(folder / "pl", guest_sockets)
+    return standing if guest_sockets and _answers(standing) else None
+
+
 def _forward(
     guest_sockets: dict[str, str],
     folder: Path,
@@ -129,17 +166,12 @@ def _forward(
     host: Host,
     waiting: Waiting,
     ledger: Ledger,
-) -> SocketForward | None:
-    """The standing forward, or a new one where it has died."""
-    if not guest_sockets:
-        return None
-    standing = SocketForward.standing(folder / "pl", guest_sockets)
-    if _answers(standing):
-        return standing
+) -> SocketForward:
+    """A new forward in place of one that has died."""
     with ledger.alone_with(folder.name):
-        if _answers(standing):  # another worker was faster
+        if standing := _standing(guest_sockets, folder):  # another worker was faster
             return standing
-        standing.close()
+        SocketForward.standing(folder / "pl", guest_sockets).close()
         forward = SocketForward(address, folder / "pl", guest_sockets, host.limactl.env)
         try:
             readiness.await_engines(waiting, forward.sockets)
@@ -149,10 +181,21 @@ def _forward(
         return forward
 
 
-def _is_clock_right(forward: SocketForward | None) -> bool:
-    """Whether that can be seen without a command, which costs an emulated guest half a second."""
+def _is_clock_right(forward: SocketForward | None, login: Login) -> bool:
+    """Whether that can be seen without a command, which costs an emulated guest half a second.
+
+    Docker tells the second alone, so it is asked in several parts of one, for as long as the
+    login isn't there anyway.
+    """
     path = forward.sockets.get(engines.DOCKER) if forward else None
-    return path is not None and clock.is_right_by_docker(path)
+    if path is None:
+        return False
+    for _ in range(_CLOCK_LOOKS):
+        if clock.is_right_by_docker(path):
+            return True
+        if login.over(_CLOCK_INTERVAL):
+            return False
+    return False
 
 
 def _answers(forward: SocketForward) -> bool:

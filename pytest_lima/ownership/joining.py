@@ -95,7 +95,7 @@ class Joiner:
         return True
 
     def wake(self, order: Order, instance: Instance) -> None:
-        """Take up one that stood still: log in, set its clock, have its engines answer.
+        """Take up one that stood still: its engines answer again, and its clock is set.
 
         Raises:
             LimaError: It isn't what it was.
@@ -103,7 +103,7 @@ class Joiner:
         instance.replace(*self._attached(order, set_clock=True))
 
     def _join(self, record: Record, order: Order) -> Instance | None:
-        """Wait until it is ready and log in; None when the claim has to be made again."""
+        """Wait until it is ready and join it; None when the claim has to be made again."""
         if record.state == FAILED:
             raise failure_of(record)
         if not self._await_ready(record, order):

@@ -23,6 +23,7 @@ from pytest_lima.booted import Booted
 from pytest_lima.errors import InstanceDiedError, LimaError, StartError
 from pytest_lima.guest import clock, identity, readiness, rekey
 from pytest_lima.guest.hostkeys import HostKeys
+from pytest_lima.guest.login import Login
 from pytest_lima.guest.readiness import Waiting
 from pytest_lima.guest.sockets import SocketForward
 from pytest_lima.guest.ssh import Address, Connection, connect
@@ -109,7 +110,7 @@ class Resume(Boot):
             forward = self._engines
         connection, forwarded = self._enter(waiting, info, address, keys, forward)
         return Booted(
-            info, address, keys, connection, forwarded, child, 0.0, self._golden.booted_as
+            info, address, keys, Login.of(connection), forwarded, child, 0.0, self._golden.booted_as
         )
 
     def _locate(self, waiting: Waiting) -> tuple[InstanceInfo, Address]:

@@ -63,6 +63,61 @@ def test_11_the_last_run_may_end_it(pytester, fake_lima):
     fake_lima.assert_clean()
 
 
+DOCKER_FIRST = """
+import socket, threading, time
+
+def test_docker(lima_docker_host):
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(5)
+        sock.connect(lima_docker_host.removeprefix("unix://"))
+        sock.sendall(b"GET /_ping HTTP/1.1\\r\\nHost: docker\\r\\nConnection: close\\r\\n\\r\\n")
+        assert sock.recv(64).startswith(b"HTTP/1.1 200 OK")
+
+def test_command(lima):
+    held = lima.dir / "logins-held"
+    if held.exists():
+        threading.Timer(1, held.unlink).start()
+    assert lima.run("echo hello").stdout == "hello\\n"
+    assert not held.exists()
+"""
+
+
+def test_11_docker_is_there_before_the_guest_lets_anybody_in(pytester, fake_lima):
+    pytester.makepyfile(DOCKER_FIRST)
+    pytester.runpytest_subprocess("--lima-reuse").assert_outcomes(passed=2)
+    [name] = fake_lima.instances()
+    held = fake_lima.hold_logins(name)
+    # Nothing of a test without a command waits for a login, the end of the run included.
+    result = pytester.runpytest_subprocess("--lima-reuse", "-k", "test_docker", timeout=15)
+    result.assert_outcomes(passed=1, deselected=1)
+    assert held.exists()
+    result = pytester.runpytest_subprocess("--lima-reuse", timeout=15)
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines([f"lima {name}: joined in *"])
+    assert len(fake_lima.calls("create")) == 1
+    prune(fake_lima)
+
+
+def test_13_a_login_that_fails_is_told_to_the_first_command_and_mended_by_the_next_run(
+    pytester, fake_lima
+):
+    pytester.makepyfile(DOCKER_FIRST)
+    pytester.runpytest_subprocess("--lima-reuse").assert_outcomes(passed=2)
+    [name] = fake_lima.instances()
+    known = fake_lima.home / name / "pl" / "known_hosts"
+    host, kind, _ = known.read_text().splitlines()[0].split()[:3]
+    known.write_text(f"{host} {kind} AAAA\n")
+    result = pytester.runpytest_subprocess("--lima-reuse")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*HostKeyError: another machine answers in place of the guest"])
+    assert fake_lima.instances() == [name]
+    result = pytester.runpytest_subprocess("--lima-reuse")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines([f"lima warning: {name} is replaced: another machine answers*"])
+    assert len(fake_lima.calls("create")) == 2
+    prune(fake_lima)
+
+
 def test_11_without_reuse_nothing_is_joined(pytester, fake_lima):
     pytester.makepyfile(TEST)
     pytester.runpytest_subprocess("--lima-keep=always").assert_outcomes(passed=1)

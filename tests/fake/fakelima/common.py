@@ -18,6 +18,8 @@ from fakelima.scenarios import DEFAULTS
 
 # The environment variable of a template through which one instance gets its own scenario.
 SCENARIO_VARIABLE = "FAKE_LIMA_SCENARIO"
+# The file in an instance's folder while which its sshd lets nobody in.
+LOGINS_HELD = "logins-held"
 
 
 def world() -> Path:

@@ -151,6 +151,12 @@ class FakeLima:
         common.kill(common.pid_of(self.home / name / common.driver_pidfile(config)))
         self.wait_until(lambda: agent not in self.processes())
 
+    def hold_logins(self, name: str) -> Path:
+        """Let nobody in by SSH who isn't already, until the file that this returns is gone."""
+        held = self.home / name / common.LOGINS_HELD
+        held.touch()
+        return held
+
     def wait_until(self, condition: Any, seconds: float = 5.0) -> None:
         """Wait for what other processes have to do; raises when they don't."""
         deadline = time.monotonic() + seconds

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import email.utils
 import json
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,8 @@ _DOCKER_ANSWERS = {
     "/version": (json.dumps({"Version": "26.1.5", "ApiVersion": "1.45"}).encode(),
                  "application/json"),
 }  # fmt: skip
+
+Serve = Callable[[socket.socket, "Machine"], None]
 
 
 class Engines:
@@ -49,20 +53,20 @@ class Engines:
             listener.close()
         self._listeners.clear()
 
-    def _listen(self, path: str, serve: Callable[[socket.socket], None]) -> socket.socket:
+    def _listen(self, path: str, serve: Serve) -> socket.socket:
         real = self._machine.path(path)
         real.parent.mkdir(exist_ok=True)
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(real))
         listener.listen()
-        threading.Thread(target=_accept, args=(listener, serve), daemon=True).start()
+        threading.Thread(target=_accept, args=(listener, serve, self._machine), daemon=True).start()
         return listener
 
 
-def _accept(listener: socket.socket, serve: Callable[[socket.socket], None]) -> None:
+def _accept(listener: socket.socket, serve: Serve, machine: Machine) -> None:
     def one(sock: socket.socket) -> None:
         with sock, contextlib.suppress(OSError):
-            serve(sock)
+            serve(sock, machine)
 
     with contextlib.suppress(OSError):
         while True:
@@ -70,7 +74,7 @@ def _accept(listener: socket.socket, serve: Callable[[socket.socket], None]) -> 
             threading.Thread(target=one, args=(sock,), daemon=True).start()
 
 
-def _docker(sock: socket.socket) -> None:
+def _docker(sock: socket.socket, machine: Machine) -> None:
     head = b""
     while b"\r\n\r\n" not in head:
         data = sock.recv(65536)
@@ -80,14 +84,16 @@ def _docker(sock: socket.socket) -> None:
     match = re.match(rb"GET (?:/v[\d.]+)?(/[\w]+) HTTP/1\.1\r\n", head)
     body, kind = _DOCKER_ANSWERS.get(match[1].decode() if match else "", (b"", ""))
     status = "200 OK" if kind else "404 Not Found"
+    clock = time.time() + float(machine.path("/run/fake/clock").read_text())
     sock.sendall(
-        f"HTTP/1.1 {status}\r\nContent-Type: {kind or 'text/plain'}\r\nConnection: close\r\n"
+        f"HTTP/1.1 {status}\r\nDate: {email.utils.formatdate(int(clock), usegmt=True)}\r\n"
+        f"Content-Type: {kind or 'text/plain'}\r\nConnection: close\r\n"
         f"Content-Length: {len(body)}\r\n\r\n".encode()
         + body
     )
 
 
-def _containerd(sock: socket.socket) -> None:
+def _containerd(sock: socket.socket, _: Machine) -> None:
     import h2.config
     import h2.connection
     import h2.events

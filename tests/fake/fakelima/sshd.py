@@ -8,6 +8,7 @@ import logging
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from fakelima.machine import Machine
 
 _CHUNK = 65536
+_POLL = 0.02
 _MAX_SESSIONS = 10  # sshd's default
 _STREAMLOCAL = "direct-streamlocal@openssh.com"
 
@@ -137,6 +139,8 @@ class _Server(paramiko.ServerInterface):
         return "publickey"
 
     def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
+        while (self._machine.dir / common.LOGINS_HELD).exists():
+            time.sleep(_POLL)
         public = (self._machine.dir.parent / "_config" / "user.pub").read_text().split()
         known = username == self._machine.user and key.get_base64() == public[1]
         return paramiko.AUTH_SUCCESSFUL if known else paramiko.AUTH_FAILED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_lima.booted import Booted
 from pytest_lima.errors import HostKeyError, InstanceDiedError
 from pytest_lima.guest import answers, commands
 from pytest_lima.instance import Instance
@@ -181,12 +183,146 @@ def test_nor_is_a_dead_one(there: tuple[Host, Instance], fake_lima: FakeLima) ->
 
 
 def test_nor_one_with_other_host_keys_than_the_starter_has_seen(
-    there: tuple[Host, Instance],
+    fake_lima: FakeLima, observer: Recorder
 ) -> None:
-    host, vm = there
+    with ready(fake_lima, observer) as (host, vm):
+        pin_another_key(vm)
+        with pytest.raises(HostKeyError):
+            attach(host, vm.dir, Ledger(), set_clock=False)
+
+
+def pin_another_key(vm: Instance) -> None:
     known = vm.dir / "pl" / "known_hosts"
     name, kind, key = known.read_text().splitlines()[0].split()[:3]
     known.chmod(0o600)
     known.write_text(f"{name} {kind} {key[:-8]}AAAA{key[-4:]}\n")
-    with pytest.raises(HostKeyError):
+
+
+def logins() -> list[threading.Thread]:
+    return [one for one in threading.enumerate() if one.name == "pytest-lima-login"]
+
+
+def test_no_login_is_waited_for_where_docker_answers(
+    there: tuple[Host, Instance], fake_lima: FakeLima, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, vm = there
+    monkeypatch.setattr(answers, "docker_date", lambda path: time.time() - 0.5)
+    held = fake_lima.hold_logins(vm.name)
+    for set_clock in (True, False):
+        booted = attach(host, vm.dir, Ledger(), set_clock=set_clock)
+        assert booted.forward is not None
+        assert answers.ping("docker", booted.forward.sockets["docker"]) == "OK"
+        assert logins()  # it goes on
+        if set_clock:
+            booted.login.close()
+    threading.Timer(0.3, held.unlink).start()
+    assert commands.run(booted.connection, "echo in").stdout == "in\n"
+    assert not held.exists()
+    booted.connection.close()
+
+
+def test_docker_is_asked_again_where_its_date_is_not_clear(
+    there: tuple[Host, Instance], fake_lima: FakeLima, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It tells the second alone, and the two clocks needn't turn it at the same time."""
+    host, vm = there
+    ahead = [0.4, -0.5]
+    monkeypatch.setattr(answers, "docker_date", lambda path: time.time() + ahead.pop(0))
+    held = fake_lima.hold_logins(vm.name)
+    attach(host, vm.dir, Ledger(), set_clock=True).login.close()
+    assert ahead == []
+    held.unlink()
+
+
+@pytest.mark.parametrize("why", ["no engine", "no forward", "no date", "no login before"])
+def test_it_is_waited_for_where_nothing_else_says_that_it_is_well(
+    fake_lima: FakeLima, observer: Recorder, monkeypatch: pytest.MonkeyPatch, until, why: str
+) -> None:
+    with ready(fake_lima, observer, *["docker"][why == "no engine" :]) as (host, vm):
+        if why == "no forward":
+            os.kill(forwards(vm)[0], 9)
+        elif why == "no login before":
+            (vm.dir / "pl" / "no-login").touch()
+        monkeypatch.setattr(answers, "docker_date", lambda path: None)
+        held = fake_lima.hold_logins(vm.name)
+        joined: list[Booted] = []
+
+        def join() -> None:
+            joined.append(attach(host, vm.dir, Ledger(), set_clock=why == "no date"))
+
+        thread = threading.Thread(target=join)
+        thread.start()
+        thread.join(0.5)
+        assert thread.is_alive()
+        held.unlink()
+        thread.join(20)
+        assert commands.run(joined[0].connection, "echo in").stdout == "in\n"
+        joined[0].connection.close()
+        if joined[0].forward:
+            joined[0].forward.leave()
+        assert not (vm.dir / "pl" / "no-login").exists()
+
+
+def test_a_login_that_fails_later_is_told_then_and_at_once_to_the_next(
+    there: tuple[Host, Instance],
+) -> None:
+    host, vm = there
+    pin_another_key(vm)
+    booted = attach(host, vm.dir, Ledger(), set_clock=False)
+    with pytest.raises(HostKeyError, match="another machine answers"):
+        _ = booted.connection
+    with pytest.raises(HostKeyError, match="another machine answers"):
         attach(host, vm.dir, Ledger(), set_clock=False)
+
+
+def test_one_that_dies_under_the_login_is_told_where_it_is_needed(
+    there: tuple[Host, Instance], fake_lima: FakeLima
+) -> None:
+    host, vm = there
+    fake_lima.hold_logins(vm.name)
+    booted = attach(host, vm.dir, Ledger(), set_clock=False)
+    other = Instance(host, vm._boot, booted)
+    died: list[InstanceDiedError] = []
+
+    def use() -> None:
+        with pytest.raises(InstanceDiedError, match=f"the VM {vm.name} has died") as caught:
+            other.run("true")
+        died.append(caught.value)
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join(0.2)
+    assert thread.is_alive()
+    fake_lima.crash(vm.name)
+    thread.join(5)
+    assert died
+
+
+def test_a_login_that_nobody_needed_ends_with_the_instance(
+    there: tuple[Host, Instance], fake_lima: FakeLima, until
+) -> None:
+    host, vm = there
+    held = fake_lima.hold_logins(vm.name)
+    begun = time.monotonic()
+    for let_go in (Instance.detach, Instance.disconnect):
+        other = Instance(host, vm._boot, attach(host, vm.dir, Ledger(), set_clock=False))
+        assert logins()
+        let_go(other)
+        assert until(lambda: not logins())
+    assert time.monotonic() - begun < 10
+    held.unlink()
+
+
+def test_so_does_one_of_an_instance_that_could_not_be_joined(
+    there: tuple[Host, Instance], fake_lima: FakeLima, monkeypatch: pytest.MonkeyPatch, until
+) -> None:
+    def fails(path: object) -> None:
+        raise InstanceDiedError("it has died")
+
+    host, vm = there
+    held = fake_lima.hold_logins(vm.name)
+    monkeypatch.setattr(answers, "docker_date", fails)
+    with pytest.raises(InstanceDiedError):
+        attach(host, vm.dir, Ledger(), set_clock=True)
+    assert until(lambda: not logins())
+    held.unlink()
