@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from pytest_lima.errors import LimaError, ReadyTimeoutError
@@ -14,6 +15,8 @@ from pytest_lima.guest.ssh import Connection
 
 TOLERANCE = 1.0  # seconds
 _TRIES = 3
+_LOOKS = 3
+_A_MOMENT = 0.01
 _COMMAND_TIMEOUT = 60.0
 _TIME = re.compile(r"(?m)^\d+(\.\d+)?")
 
@@ -58,22 +61,38 @@ def seconds(said: str) -> float | None:
     return float(match[0]) + (0.0 if match[1] else 0.5)
 
 
-def is_right_by_docker(path: Path) -> bool:
+def is_right_by_docker(path: Path, enough: Callable[[float], bool] = lambda _: True) -> bool:
     """Whether the guest's clock was seen to be right by what its Docker says, without a command.
 
-    Docker tells the second and no more, so a right clock passes if the answer takes no turn of
-    a second; else the guest has to be asked.
+    Docker tells the second and no more, so a clock that is right may not be seen to be: then it
+    is asked again when that tells more, or the guest has to be.
 
     Args:
         path: Docker's forwarded socket.
+        enough: Waits for so many seconds; whether Docker needs not be asked again.
     """
-    before = time.time()
-    try:
-        said = answers.docker_date(path)
-    except NotAnsweringError:
-        return False
-    # It was between `before` and now here, and from `said` to a second later there.
-    return said is not None and time.time() - said <= TOLERANCE >= said + 1 - before
+    for _ in range(_LOOKS):
+        before = time.time()
+        try:
+            said = answers.docker_date(path)
+        except NotAnsweringError:
+            return False
+        after = time.time()
+        if said is None:
+            return False
+        # From `before` to `after` here it was from `said` to a second later there.
+        least, most = said - after, said + 1 - before
+        if least >= -TOLERANCE and most <= TOLERANCE:
+            return True
+        if least > TOLERANCE or most < -TOLERANCE or enough(_until_next_look(before, after, most)):
+            return False
+    return False
+
+
+def _until_next_look(before: float, after: float, most: float) -> float:
+    """A guest that is ahead is seen best as a second of ours begins, one behind as it ends."""
+    left = 1 - after % 1
+    return left + _A_MOMENT if most > TOLERANCE else (left - 2 * (after - before)) % 1
 
 
 def _drift(connection: Connection) -> float:

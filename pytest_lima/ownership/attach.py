@@ -37,8 +37,6 @@ _FILE = "ready.json"
 _NO_LOGIN = "no-login"  # there after a login has failed, until the next one that hasn't
 _VERSION = 1
 _ANSWER_TIMEOUT = 60.0
-_CLOCK_LOOKS = 3
-_CLOCK_INTERVAL = 0.3
 
 
 def write_state(booted: Booted) -> None:
@@ -184,18 +182,10 @@ def _forward(
 def _is_clock_right(forward: SocketForward | None, login: Login) -> bool:
     """Whether that can be seen without a command, which costs an emulated guest half a second.
 
-    Docker tells the second alone, so it is asked in several parts of one, for as long as the
-    login isn't there anyway.
+    Docker may have to be asked again for that, which is for as long as there is no login.
     """
     path = forward.sockets.get(engines.DOCKER) if forward else None
-    if path is None:
-        return False
-    for _ in range(_CLOCK_LOOKS):
-        if clock.is_right_by_docker(path):
-            return True
-        if login.over(_CLOCK_INTERVAL):
-            return False
-    return False
+    return path is not None and clock.is_right_by_docker(path, login.over)
 
 
 def _answers(forward: SocketForward) -> bool:

@@ -108,6 +108,63 @@ def test_one_that_is_off_is_not(docker, seconds: float) -> None:
     assert not is_right_by_docker(docker(seconds))
 
 
+class Told:
+    """A Docker of a guest whose clock is so far from ours, and all of our time."""
+
+    def __init__(self, now: float, ahead: float, takes: float) -> None:
+        self.now = now
+        self.asked = 0
+        self.slept = 0.0
+        self._ahead = ahead
+        self._takes = takes
+
+    def date(self, _: object) -> float:
+        self.asked += 1
+        said = float(int(self.now + self._takes / 2 + self._ahead))
+        self.now += self._takes
+        return said
+
+    def time(self) -> float:
+        return self.now
+
+    def wait(self, seconds: float) -> bool:
+        self.slept += seconds
+        self.now += seconds
+        return False
+
+
+@pytest.mark.parametrize("ahead", [-0.8, -0.5, -0.2, 0.0, 0.2, 0.5, 0.8])
+@pytest.mark.parametrize("takes", [0.001, 0.05])
+def test_docker_is_asked_again_when_that_tells_more(
+    monkeypatch, ahead: float, takes: float
+) -> None:
+    for part in range(20):
+        told = Told(1000 + part / 20, ahead, takes)
+        monkeypatch.setattr("pytest_lima.guest.clock.time", told)
+        monkeypatch.setattr("pytest_lima.guest.clock.answers.docker_date", told.date)
+        assert is_right_by_docker(Path("docker.sock"), told.wait)
+        assert told.asked <= 2 and told.slept <= 1.1
+
+
+@pytest.mark.parametrize("ahead", [-1e6, -2.1, 2.1, 3600])
+def test_but_not_when_it_is_clear(monkeypatch, ahead: float) -> None:
+    told = Told(1000.5, ahead, 0.05)
+    monkeypatch.setattr("pytest_lima.guest.clock.time", told)
+    monkeypatch.setattr("pytest_lima.guest.clock.answers.docker_date", told.date)
+    assert not is_right_by_docker(Path("docker.sock"), told.wait)
+    assert (told.asked, told.slept) == (1, 0.0)
+
+
+@pytest.mark.parametrize("ahead", [-1.4, -1.1, 1.1, 1.4])
+def test_however_often_it_is_asked_one_that_is_off_stays_so(monkeypatch, ahead: float) -> None:
+    for part in range(20):
+        told = Told(1000 + part / 20, ahead, 0.05)
+        monkeypatch.setattr("pytest_lima.guest.clock.time", told)
+        monkeypatch.setattr("pytest_lima.guest.clock.answers.docker_date", told.date)
+        assert not is_right_by_docker(Path("docker.sock"), told.wait)
+        assert told.asked <= 3
+
+
 def test_nor_one_of_which_an_answer_came_too_late(docker) -> None:
     assert not is_right_by_docker(docker(0, takes=1.1))
 
