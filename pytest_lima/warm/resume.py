@@ -11,22 +11,20 @@ import mmap
 import os
 import re
 import shutil
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 from pytest_lima.boot import Boot
 from pytest_lima.booted import Booted
-from pytest_lima.errors import InstanceDiedError, LimaError, StartError
+from pytest_lima.errors import InstanceDiedError, StartError
 from pytest_lima.guest import clock, identity, readiness, rekey
 from pytest_lima.guest.hostkeys import HostKeys
 from pytest_lima.guest.login import Login
 from pytest_lima.guest.readiness import Waiting
 from pytest_lima.guest.sockets import SocketForward
-from pytest_lima.guest.ssh import Address, Connection, connect
+from pytest_lima.guest.ssh import Address, Connection, Hold, connect
 from pytest_lima.lima import evidence, logs, process, qmp
 from pytest_lima.lima.accel import qemu_binary
 from pytest_lima.lima.host import Host
@@ -34,6 +32,7 @@ from pytest_lima.lima.info import InstanceInfo
 from pytest_lima.lima.limactl import Limactl
 from pytest_lima.lima.qmp import Monitor, guest_address
 from pytest_lima.lima.template import FilledTemplate
+from pytest_lima.lima.vitals import Vitals
 from pytest_lima.observer import Observer
 from pytest_lima.warm.bake import BINARIES, LAYER, TEXTS, create_overlay
 from pytest_lima.warm.store import Golden
@@ -69,7 +68,6 @@ class Resume(Boot):
         self._golden = golden
         self._own_keys = own_keys
         self._drift = 0.0
-        self._given_up = threading.Event()
         # Held open, so that it may be removed while we use it.
         self._state = os.open(golden.state, os.O_RDONLY)
 
@@ -103,15 +101,28 @@ class Resume(Boot):
         keys.write_known_hosts(folder / "known_hosts", self._name)
         if len(self._golden.booted_as) > 1:  # Lima leads to the first address
             self._lead_ssh_to(guest_address(self._golden.booted_as), address.port)
-        forward = self._wake
         if self._own_keys:
             keys = self._exchange_keys(waiting, info, address, keys)
             keys.write_known_hosts(folder / "known_hosts", self._name)
-            forward = self._engines
-        connection, forwarded = self._enter(waiting, info, address, keys, forward)
-        return Booted(
-            info, address, keys, Login.of(connection), forwarded, child, 0.0, self._golden.booted_as
-        )
+        settle = self._engines if self._own_keys else self._wake
+        # Beside that, which goes over an SSH connection of its own.
+        login = Login.begin(lambda hold: self._log_in(address, keys, hold))
+        forward = None
+        try:
+            forward = settle(waiting, info, address)
+            if abs(self._drift) > clock.TOLERANCE:  # on a busy machine the way here and back
+                clock.correct(login.get())
+        except BaseException:
+            login.close()
+            if forward is not None:
+                forward.close()
+            raise
+        return Booted(info, address, keys, login, forward, child, 0.0, self._golden.booted_as)
+
+    def _log_in(self, address: Address, keys: HostKeys, hold: Hold) -> Connection:
+        """Log in, for whoever needs it first: it is not waited for here."""
+        waiting = Waiting(time.monotonic() + _LONGEST, Vitals(self._dir).check, lambda: None)
+        return waiting.until("SSH", lambda: connect(address, keys, hold))
 
     def _locate(self, waiting: Waiting) -> tuple[InstanceInfo, Address]:
         """As the kept one was: limactl needs not be asked."""
@@ -172,37 +183,6 @@ class Resume(Boot):
             return forward
         forward.close()
         return None
-
-    def _enter(
-        self,
-        waiting: Waiting,
-        info: InstanceInfo,
-        address: Address,
-        keys: HostKeys,
-        forward: Callable[[Waiting, InstanceInfo, Address], SocketForward | None],
-    ) -> tuple[Connection, SocketForward | None]:
-        """Log in beside that ``forward`` does its part."""
-        aside = Waiting(waiting.deadline, self._check_wanted, lambda: None)
-        connection: Connection | None = None
-        with ThreadPoolExecutor(1, "pytest-lima-forward") as executor:
-            forwarding = executor.submit(forward, aside, info, address)
-            try:
-                connection = waiting.until("SSH", lambda: connect(address, keys))
-                forwarded = forwarding.result()
-                if abs(self._drift) > clock.TOLERANCE:  # on a busy machine the way here and back
-                    clock.correct(connection)
-                return connection, forwarded
-            except BaseException:
-                self._given_up.set()
-                if connection is not None:
-                    connection.close()
-                if forwarding.exception() is None and (forwarded := forwarding.result()):
-                    forwarded.close()
-                raise
-
-    def _check_wanted(self) -> None:
-        if self._given_up.is_set():
-            raise LimaError(f"{self._name} did not wake up")
 
     def _instance_id(self) -> str:
         """Lima's id of this start, for which it waits in the guest (pkg/cidata/cidata.go)."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from pytest_lima.errors import StartError
+from pytest_lima.errors import ReadyTimeoutError, StartError
 from pytest_lima.guest.hostkeys import HostKeys
 from pytest_lima.guest.identity import Kept
 from pytest_lima.guest.ssh import Address, NotYetError
@@ -98,7 +100,7 @@ def test_with_keys_of_its_own_all_goes_over_them(
         steps.append(f"{name} in")
         return SimpleNamespace(name=name, close=lambda: steps.append(f"{name} out"))
 
-    def connect(_: Address, keys: HostKeys) -> Any:
+    def connect(_: Address, keys: HostKeys, *hold: object) -> Any:
         if keys is own and "early" not in steps:
             steps.append("early")
             raise NotYetError("a slow guest's sshd doesn't take every login")
@@ -126,13 +128,14 @@ def test_with_keys_of_its_own_all_goes_over_them(
     monkeypatch.setattr(resume, "_engines", forward)
     monkeypatch.setattr(resumes, "connect", connect)
     monkeypatch.setattr(resumes.rekey, "renew", renew)
+    monkeypatch.setattr(resumes, "Vitals", lambda _: SimpleNamespace(check=lambda: None))
     booted = resume._make_ready(cast("Any", None), tmp_path)
+    assert cast("Any", booted.connection).name == "own"
     before, after = steps[:6], sorted(steps[6:])
     assert before == ["loaded", "woken, pinned to kept", "forward ended", "kept in",
                       "renewed by kept", "kept out"]  # fmt: skip
     assert after == ["early", "forwarded, pinned to own", "own in"]
-    assert booted.keys is own and cast("Any", booted.connection).name == "own"
-    assert booted.forward == "the forward"
+    assert booted.keys is own and booted.forward == "the forward"
 
 
 class Forward:
@@ -193,21 +196,71 @@ def test_a_guest_that_does_not_wake_up_is_not_forwarded(
     assert steps == ["closed"]
 
 
-@pytest.mark.parametrize(("drift", "corrected"), [(-3.0, ["corrected"]), (0.4, [])])
+class Waken:
+    """A guest that is there, and what is done to it until it is ready."""
+
+    def __init__(self, resume: Resume, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.resume = resume
+        self.steps: list[str] = []
+        self.drift = 0.0
+        self.error: Exception | None = None
+        self.let_in = threading.Event()
+        self.let_in.set()
+        (resume._dir / "pl").mkdir(parents=True)
+        monkeypatch.setattr(resume, "_load", lambda _: None)
+        monkeypatch.setattr(resume, "_locate", lambda _: ("info", Address(1, "ann", Path("key"))))
+        monkeypatch.setattr(resume, "_wake", self._wake)
+        monkeypatch.setattr(resumes, "Vitals", lambda _: SimpleNamespace(check=lambda: None))
+        monkeypatch.setattr(resumes, "connect", self._connect)
+        monkeypatch.setattr(resumes.clock, "correct", self._correct)
+
+    def make_ready(self) -> Any:
+        return self.resume._make_ready(cast("Any", None), self.resume._dir / "pl")
+
+    def _wake(self, *_: object) -> Any:
+        self.resume._drift = self.drift
+        return SimpleNamespace(close=lambda: self.steps.append("forward ended"))
+
+    def _connect(self, *_: object) -> Any:
+        self.let_in.wait(10)
+        return SimpleNamespace(alive=True, close=lambda: self.steps.append("logged out"))
+
+    def _correct(self, connection: object) -> None:
+        self.steps.append("clock looked at")
+        if self.error:
+            raise self.error
+
+
+@pytest.fixture
+def waken(resume: Resume, monkeypatch: pytest.MonkeyPatch) -> Waken:
+    return Waken(resume, monkeypatch)
+
+
+def test_what_talks_to_an_engine_alone_waits_for_no_login(waken: Waken) -> None:
+    waken.let_in.clear()
+    booted = waken.make_ready()
+    assert not booted.login.over(0)
+    waken.let_in.set()
+    assert booted.connection.alive
+
+
+@pytest.mark.parametrize(
+    ("drift", "looks"), [(-3.0, ["clock looked at"]), (math.inf, ["clock looked at"]), (0.4, [])]
+)
 def test_a_clock_that_seems_off_is_looked_at_again(
-    resume: Resume, monkeypatch: pytest.MonkeyPatch, drift: float, corrected: list[str]
+    waken: Waken, drift: float, looks: list[str]
 ) -> None:
     """On a busy machine the answer takes its time."""
-    done: list[str] = []
+    waken.drift = drift
+    waken.make_ready()
+    assert waken.steps == looks
 
-    def forward(*_: object) -> None:
-        resume._drift = drift
 
-    monkeypatch.setattr(resumes, "connect", lambda *_: "connection")
-    monkeypatch.setattr(resumes.clock, "correct", lambda _: done.append("corrected"))
-    arguments = (resume._waiting(), None, None, None, forward)
-    assert resume._enter(*cast("Any", arguments)) == ("connection", None)
-    assert done == corrected
+def test_one_whose_clock_can_t_be_set_is_let_go_of(waken: Waken) -> None:
+    waken.drift, waken.error = 5.0, ReadyTimeoutError("its clock can't be set")
+    with pytest.raises(ReadyTimeoutError):
+        waken.make_ready()
+    assert waken.steps == ["clock looked at", "logged out", "forward ended"]
 
 
 def test_what_is_kept_may_be_removed_while_it_is_used(resume: Resume, golden: Golden) -> None:
