@@ -239,7 +239,7 @@ class Boot:
     def _forward(
         self, info: InstanceInfo, address: Address, once: str | None = None
     ) -> SocketForward:
-        """Of the engines' sockets, and of another that is wanted ``once``."""
+        """Forward the engines' sockets, and another that is wanted ``once``."""
         sockets = {
             name: engines.expand(path, info.config["user"])
             for name, path in self._filled.sockets.items()

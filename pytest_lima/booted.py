@@ -20,7 +20,7 @@ class Booted:
         info: As limactl saw it once its VM ran.
         address: The guest's sshd.
         keys: The pinned host keys.
-        login: Made, or on its way where another process has seen it ready.
+        login: Made, or on its way where it was seen to be ready without.
         forward: The engine sockets; None where no engine was asked for.
         starting: ``limactl start``, which may still be waiting for its own idea of ready; None
             where another process has started it.

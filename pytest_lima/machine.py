@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_lima.instance import Instance
 
 _DEATH_GRACE = 1.5
+_LOGIN_GRACE = 2.0
 
 
 class States(Protocol):
@@ -142,6 +143,9 @@ class Machine:
 
     def detach(self) -> None:
         """Drop our connection; the VM and its forwards go on for others."""
+        # A login that is broken off counts against whoever comes next: all of us have one address
+        # there (sshd_config(5): PerSourcePenalties, from OpenSSH 9.8 on).
+        self._booted.login.over(_LOGIN_GRACE)
         self._drop()
         if self._booted.forward:
             self._booted.forward.leave()

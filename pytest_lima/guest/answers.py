@@ -9,12 +9,12 @@ from __future__ import annotations
 import email.utils
 import http.client
 import socket
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pytest_lima.errors import LimaError
+from pytest_lima.guest.calls import CallSocket
 from pytest_lima.lima import engines
 
 if TYPE_CHECKING:
@@ -60,10 +60,10 @@ def docker_date(path: Path) -> float | None:
         return None
 
 
-def _asked(engine: str, path: Path, ask: Callable[[_CallSocket], T]) -> T:
+def _asked(engine: str, path: Path, ask: Callable[[CallSocket], T]) -> T:
     """What ``ask`` gets from an engine over a connection of its own."""
     try:
-        with _CallSocket() as sock:
+        with CallSocket(_CALL_TIMEOUT) as sock:
             sock.connect(str(path))
             if answer := ask(sock):
                 return answer
@@ -71,29 +71,6 @@ def _asked(engine: str, path: Path, ask: Callable[[_CallSocket], T]) -> T:
     except (OSError, http.client.HTTPException) as error:
         problem = f"{type(error).__name__}: {error}"
     raise NotAnsweringError(f"{engine} does not answer on {path}", seen=problem)
-
-
-class _CallSocket(socket.socket):
-    """Its timeout is for a whole call; Python's is from byte to byte."""
-
-    def __init__(self) -> None:
-        super().__init__(socket.AF_UNIX)
-        self.settimeout(_CALL_TIMEOUT)
-        self._deadline = time.monotonic() + _CALL_TIMEOUT
-
-    def recv(self, *args: Any) -> bytes:
-        self._shorten()
-        return super().recv(*args)
-
-    def recv_into(self, *args: Any) -> int:
-        self._shorten()
-        return super().recv_into(*args)
-
-    def _shorten(self) -> None:
-        remaining = self._deadline - time.monotonic()
-        if remaining <= 0:
-            raise TimeoutError("it goes on for too long")
-        self.settimeout(remaining)
 
 
 def _ping(sock: socket.socket) -> str:

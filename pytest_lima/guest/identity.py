@@ -9,28 +9,27 @@ import importlib.resources
 import json
 import math
 import secrets
-import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pytest_lima.errors import CommandError, LimaError, StartError
+from pytest_lima.errors import InstanceDiedError, LimaError, StartError
 from pytest_lima.guest import commands, waker
+from pytest_lima.guest.calls import CallSocket
 from pytest_lima.guest.ssh import Connection
 
-# Where the guest waits to be woken up; to be forwarded to this host.
-SOCKET = waker.SOCKET
 _TIMEOUT = 60.0
+_END_TIMEOUT = 20.0
 _LONGEST = 65536
-# Those of RHEL 8 and its kin have one for the system's own use alone, as cloud-init is.
+# RHEL 8 and its kin have one for the system's own use alone, which cloud-init is.
 _PYTHON = "for p in python3 /usr/libexec/platform-python; do command -v $p && break; done"
 
 
 class NotKeptError(LimaError):
-    """A guest whose memory can't be kept, now or later."""
+    """No guest of this kind can be kept by its memory."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,11 @@ class Kept:
     token: str
     hostname: str
 
+    @property
+    def socket(self) -> str:
+        """Where the guest waits to be woken up; to be forwarded to this host."""
+        return waker.socket_of(self.token)
+
 
 @contextmanager
 def keeping(connection: Connection, hostname: str) -> Iterator[Kept]:
@@ -52,19 +56,22 @@ def keeping(connection: Connection, hostname: str) -> Iterator[Kept]:
 
     Raises:
         NotKeptError: The guest can't be woken up, as it has no Python, for one.
-        ConnectionLostError: The connection broke.
+        LimaError: It can't be kept now.
     """
     kept = Kept(secrets.token_hex(16), hostname)
     pid = _leave_waker(connection, kept)
     try:
         yield kept
-    finally:
-        ran = commands.run(connection, ["kill", pid], user="root", check=False, timeout=_TIMEOUT)
-        if not ran.ok:
-            raise LimaError("the guest's waker does not end", ran=ran.command, seen=ran.stderr)
+    except InstanceDiedError:
+        raise
+    except BaseException:
+        with suppress(LimaError):  # what went wrong says more; it ends by itself too
+            _end_waker(connection, pid)
+        raise
+    _end_waker(connection, pid)
 
 
-def wake(path: Path, kept: Kept, hostname: str, iid: str = "") -> float:
+def wake(path: Path, kept: Kept, hostname: str, iid: str = "", timeout: float = _TIMEOUT) -> float:
     """Make a guest that has just woken up one of its own, and prove that it is the kept one.
 
     Its clock is set, its random numbers are its own, and so are host name and machine id if
@@ -75,6 +82,7 @@ def wake(path: Path, kept: Kept, hostname: str, iid: str = "") -> float:
         kept: What it was when it was kept.
         hostname: What it is to be.
         iid: Lima's id of this start, which Lima waits for in the guest; empty for none.
+        timeout: Seconds for all of it.
 
     Returns:
         Seconds that its clock seemed to be ahead then, the way back counted as nothing.
@@ -89,7 +97,7 @@ def wake(path: Path, kept: Kept, hostname: str, iid: str = "") -> float:
         "machine": secrets.token_hex(16),
         "old": kept.hostname,
     }
-    facts = _asked(path, wishes)
+    facts = _asked(path, wishes, timeout)
     problems = [
         problem
         for wrong, problem in (
@@ -102,36 +110,50 @@ def wake(path: Path, kept: Kept, hostname: str, iid: str = "") -> float:
     if problems:
         raise StartError("the guest did not wake up as it should", seen="; ".join(problems[:2]))
     told = facts.get("time")
-    return told - time.time() if isinstance(told, float) else math.inf
+    if isinstance(told, float) and math.isfinite(told):
+        return told - time.time()
+    return math.inf
 
 
 def _leave_waker(connection: Connection, kept: Kept) -> str:
     """Leave the process in the guest that will wake it up; its pid."""
-    program = importlib.resources.files("pytest_lima.guest").joinpath("waker.py").read_text()
-    line = f'python=$({_PYTHON}) && exec "$python" -I -S - "" {kept.token}'
-    try:
-        said = commands.run(connection, line, user="root", input=program, timeout=_TIMEOUT)
-    except CommandError as error:
-        raise NotKeptError("the guest can't be woken up again", ran="python3 in the guest",
-                           seen=error.result.stderr.strip() or "it has no Python 3",
-                           ) from error  # fmt: skip
-    pid = said.stdout.strip()
-    if pid.isdecimal():
+    program = importlib.resources.files("pytest_lima.guest").joinpath("waker.py").read_text("utf-8")
+    none = f'{{ echo "it has no Python 3" >&2; exit {waker.UNFIT}; }}'
+    line = f'python=$({_PYTHON}) || {none}; exec "$python" -I -S - "" {kept.token}'
+    ran = commands.run(connection, line, user="root", input=program, check=False, timeout=_TIMEOUT)
+    pid = ran.stdout.strip()
+    if ran.ok and pid.isdecimal():
         return pid
-    raise NotKeptError("the guest can't be woken up again", ran="python3 in the guest", seen=pid)
+    kind = NotKeptError if ran.returncode == waker.UNFIT else LimaError
+    said = ran.stderr.strip() or pid or f"exit status {ran.returncode}"
+    seen = "\n".join(said.splitlines()[-3:])
+    raise kind("the guest's memory can't be kept", ran="Python 3 in the guest", seen=seen)
 
 
-def _asked(path: Path, wishes: dict[str, Any]) -> dict[str, Any]:
+def _end_waker(connection: Connection, pid: str) -> None:
+    """End the process in the guest that was kept, which runs on."""
+    ran = commands.run(connection, ["kill", pid], user="root", check=False, timeout=_END_TIMEOUT)
+    if not ran.ok:
+        raise LimaError(
+            "what should wake the guest up had ended before it was kept",
+            ran=ran.command,
+            seen=ran.stderr.strip(),
+            remedy="the next start tries again; on a slow host, take --lima-start=cold",
+        )
+
+
+def _asked(path: Path, wishes: dict[str, Any], timeout: float) -> dict[str, Any]:
     """What the guest answers; it is asked once, as it does what it is asked."""
     try:
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(_TIMEOUT)
+        with CallSocket(timeout) as sock:
             sock.connect(str(path))
-            sock.sendall(json.dumps({"now": time.time(), **wishes}).encode() + b"\n")
             with sock.makefile("rb") as answer:
-                line = answer.readline(_LONGEST)
-        facts = json.loads(line)
-    except (OSError, ValueError) as error:
+                said = answer.readline(_LONGEST)
+                if said == b"awake\n":
+                    sock.sendall(json.dumps({"now": time.time(), **wishes}).encode() + b"\n")
+                    said = answer.readline(_LONGEST)
+        facts = json.loads(said)
+    except (OSError, ValueError, RecursionError) as error:
         problem = f"{type(error).__name__}: {error}"
     else:
         if isinstance(facts, dict):

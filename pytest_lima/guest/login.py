@@ -63,7 +63,7 @@ class Login:
             raise ConnectionLostError("the login to the guest was given up") from None
 
     def over(self, seconds: float) -> bool:
-        """Whether it has come to an end, however that is, within a time."""
+        """Whether it was made or has failed within a time; one that is given up is neither."""
         return bool(wait([self._made], seconds).done)
 
     def close(self) -> None:

@@ -1,11 +1,9 @@
 """Runs inside a guest: stays in the memory that is kept, and makes the guest another on waking up.
 
-It is sent to the guest's own Python, 3.7 or later, as a text, and runs there as root. All that
+It is sent to the guest's own Python, 3.6 or later, as a text, and runs there as root. All that
 it needs is loaded before the memory is kept, so that waking up starts no process: on an emulated
 CPU sudo, a shell and its ten commands took two seconds.
 """
-
-from __future__ import annotations
 
 import fcntl
 import json
@@ -17,14 +15,25 @@ import sys
 import time
 from pathlib import Path
 
-# Sockets of the guest end in a folder that its login user may pass, and nobody may look into.
-SOCKET = "/run/pytest-lima/wake.sock"
+# What it exits with where no guest of this kind can be kept.
+UNFIT = 3
+_FOLDER = "/run/pytest-lima"
 _ON_DISK = "/var/lib/pytest-lima/token"
 _PATIENCE = 120.0  # seconds of the guest's: twice what a waking up may take
 _CALL_TIMEOUT = 20.0
 _LONGEST = 65536
 _BLOCK = 4096
 _RESEED = 0x5207  # RNDRESEEDCRNG (linux/random.h): without it a seed changes nothing at once
+_NAME, _PARENT, _BEGUN = 0, 2, 20  # in /proc/PID/stat, from the name on (proc(5))
+
+
+def socket_of(token: str) -> str:
+    """Where the guest of this token is woken up; no two wakers have the same."""
+    return f"{_FOLDER}/wake-{token[:8]}.sock"
+
+
+class UnfitError(Exception):
+    """No guest of this kind can be kept."""
 
 
 class Waker:
@@ -35,20 +44,25 @@ class Waker:
         token: Lies here, in the memory, and on the disk: the two have to be of the same moment.
         sessions: Pid and beginning of what serves an SSH connection, to be ended, as those do not
             outlive their host's side.
+        answering: Whether it is too late to end.
     """
 
     def __init__(self, root: str, token: str) -> None:
         self.root = root
         self.token = token
-        self.sessions: list[tuple[int, str]] = []
+        self.sessions: dict[int, str] = {}
+        self.answering = False
 
     def keep(self, owner: int) -> socket.socket:
         """Write down all that is to be found after waking up; the socket to be woken over."""
         self._write_token()
-        if self.token_on_disk() != self.token:
-            raise OSError("what is on its disk can't be read past its memory")
-        pids = [int(path.name) for path in self._at("/proc").iterdir() if path.name.isdigit()]
-        self.sessions = [(pid, self._session(pid)) for pid in pids if self._session(pid)]
+        try:
+            seen = self.token_on_disk()
+        except OSError as error:
+            seen = str(error)
+        if seen != self.token:
+            raise UnfitError(f"what is on its disk can't be read past its memory: {seen}")
+        self._note_sessions()
         return self._listener(owner)
 
     def serve(self, listener: socket.socket) -> None:
@@ -58,8 +72,10 @@ class Waker:
             connection = listener.accept()[0]
             try:
                 connection.settimeout(_CALL_TIMEOUT)
+                connection.sendall(b"awake\n")  # the time that it is told then is of this moment
                 line = connection.makefile("rb").readline(_LONGEST)
                 if line.endswith(b"\n"):
+                    self.answering = True
                     connection.sendall(json.dumps(self.answer(line)).encode() + b"\n")
                     return
             except OSError:
@@ -67,7 +83,12 @@ class Waker:
             finally:
                 connection.close()
 
-    def answer(self, line: bytes) -> dict[str, object]:
+    def end(self, *_: object) -> None:
+        """On SIGTERM, as from systemd when it ends the session that this was begun in."""
+        if not self.answering:
+            sys.exit()
+
+    def answer(self, line: bytes) -> "dict[str, object]":
         """Do what was asked for, and tell what proves that it was done."""
         try:
             self.become(**json.loads(line))
@@ -76,7 +97,7 @@ class Waker:
             return {"problem": str(error)}
 
     def become(
-        self, now: float, seed: str, iid: str, host: str | None, machine: str, old: str
+        self, now: float, seed: str, iid: str, host: "str | None", machine: str, old: str
     ) -> None:
         """Be another guest, at another time.
 
@@ -89,9 +110,6 @@ class Waker:
             old: The host name that it has.
         """
         time.clock_settime(time.CLOCK_REALTIME, now)
-        for pid, begun in self.sessions:
-            if self._session(pid) == begun:
-                os.kill(pid, signal.SIGKILL)
         with self._at("/dev/urandom").open("wb", 0) as random:
             random.write(bytes.fromhex(seed))
             fcntl.ioctl(random, _RESEED)
@@ -100,6 +118,7 @@ class Waker:
             self._be_machine(machine)
         for name in ("lima-ssh-ready", "lima-boot-done") if iid else ():
             self._write("/run/" + name, iid + "\n")
+        self._end_sessions()
 
     def token_on_disk(self) -> str:
         """The token as the disk has it, past all caches."""
@@ -120,25 +139,37 @@ class Waker:
             os.fsync(file.fileno())
         new.replace(path)
 
-    def _session(self, pid: int) -> str:
-        """When a process began that serves an SSH connection; empty for another.
+    def _note_sessions(self) -> None:
+        """The children of an sshd: that which listens, here or in a container, is none of one."""
+        found = {}
+        for path in self._at("/proc").iterdir():
+            if path.name.isdigit():
+                try:
+                    found[int(path.name)] = self._stat(path.name)
+                except OSError:
+                    pass  # it has ended
+        servers = {pid for pid, stat in found.items() if stat[_NAME].startswith("sshd")}
+        self.sessions = {
+            pid: found[pid][_BEGUN] for pid in servers if int(found[pid][_PARENT]) in servers
+        }
 
-        The sshd that listens is a child of process 1, theirs are not.
-        """
-        try:
-            stat = self._read(f"/proc/{pid}/stat")
-        except OSError:
-            return ""  # it has ended
-        name, _, rest = stat.partition("(")[2].rpartition(")")
-        fields = rest.split()
-        return fields[19] if name.startswith("sshd") and fields[1] != "1" else ""
+    def _end_sessions(self) -> None:
+        for pid, begun in self.sessions.items():
+            try:
+                if self._stat(pid)[_BEGUN] == begun:
+                    os.kill(pid, signal.SIGKILL)
+            except OSError:
+                pass  # it has ended with another
+
+    def _stat(self, pid: object) -> "list[str]":
+        """The fields from the name on; a name may contain anything."""
+        name, _, rest = self._read(f"/proc/{pid}/stat").partition("(")[2].rpartition(")")
+        return [name, *rest.split()]
 
     def _listener(self, owner: int) -> socket.socket:
-        path = self._at(SOCKET)
+        path = self._at(socket_of(self.token))
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.parent.chmod(0o711)
-        if path.exists():
-            path.unlink()  # of a waker that was killed
+        path.parent.chmod(0o711)  # the login user passes, and looks at nothing
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(path))
         os.chown(path, owner, -1)
@@ -148,10 +179,13 @@ class Waker:
     def _rename(self, host: str, old: str) -> None:
         socket.sethostname(host)
         self._write("/etc/hostname", host + "\n")
-        self._write("/etc/hosts", self._read("/etc/hosts").replace(old, host))
+        if self._at("/etc/hosts").exists():
+            self._write("/etc/hosts", self._read("/etc/hosts").replace(old, host))
 
     def _be_machine(self, machine: str) -> None:
         """Have another id; journald goes on in the folder of the old one, journalctl looks here."""
+        if not self._at("/etc/machine-id").exists():
+            return  # without systemd and D-Bus
         before = self._read("/etc/machine-id").strip()
         for journals in (self._at("/run/log/journal"), self._at("/var/log/journal")):
             if before and (journals / before).is_dir():
@@ -159,10 +193,10 @@ class Waker:
         self._write("/etc/machine-id", machine + "\n")
 
     def _read(self, path: str) -> str:
-        return self._at(path).read_text(errors="replace")
+        return self._at(path).read_text("utf-8", "surrogateescape")
 
     def _write(self, path: str, text: str) -> None:
-        self._at(path).write_text(text)
+        self._at(path).write_text(text, "utf-8", "surrogateescape")
 
     def _at(self, path: str) -> Path:
         return Path(self.root + path)
@@ -174,9 +208,12 @@ def main(root: str, token: str) -> None:
     waker = Waker(root, token)
     try:
         listener = waker.keep(int(os.environ.get("SUDO_UID", "0")))
+    except UnfitError as error:
+        sys.stderr.write(str(error))
+        sys.exit(UNFIT)
     except OSError as error:
         sys.exit(str(error))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    signal.signal(signal.SIGTERM, waker.end)
     pid = os.fork()
     if pid:
         sys.stdout.write(f"{pid}\n")
@@ -187,7 +224,7 @@ def main(root: str, token: str) -> None:
     except OSError:
         pass  # nobody came
     finally:
-        Path(root + SOCKET).unlink()
+        Path(root + socket_of(token)).unlink()
 
 
 def _leave() -> None:

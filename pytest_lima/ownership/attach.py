@@ -139,9 +139,15 @@ def _state(state: dict[str, Any], folder: Path) -> _State:
 
 def _log_in(state: _State, folder: Path, waiting: Waiting, hold: Hold) -> Connection:
     noted = folder / "pl" / _NO_LOGIN
+
+    def pinned() -> HostKeys:
+        """Those of a guest that has woken up change when somebody reboots it."""
+        known = folder / "pl" / "known_hosts"
+        return state.keys if state.keys.lasting else hostkeys.from_known_hosts(known)
+
     try:
         # Several workers log in at once, which a slow guest's sshd doesn't take at the first try.
-        connection = waiting.until("SSH", lambda: connect(state.address, state.keys, hold))
+        connection = waiting.until("SSH", lambda: connect(state.address, pinned(), hold))
     except (HostKeyError, ReadyTimeoutError):
         with contextlib.suppress(OSError):  # others may be removing it
             noted.touch()

@@ -67,7 +67,6 @@ class Resume(Boot):
         self._deadline = self._begun + min(timeout, _LONGEST)
         self._golden = golden
         self._own_keys = own_keys
-        self._drift = 0.0
         # Held open, so that it may be removed while we use it.
         self._state = os.open(golden.state, os.O_RDONLY)
 
@@ -101,16 +100,18 @@ class Resume(Boot):
         keys.write_known_hosts(folder / "known_hosts", self._name)
         if len(self._golden.booted_as) > 1:  # Lima leads to the first address
             self._lead_ssh_to(guest_address(self._golden.booted_as), address.port)
+        drift = 0.0
         if self._own_keys:
-            keys = self._exchange_keys(waiting, info, address, keys)
-            keys.write_known_hosts(folder / "known_hosts", self._name)
-        settle = self._engines if self._own_keys else self._wake
-        # Beside that, which goes over an SSH connection of its own.
+            keys, drift = self._exchange_keys(waiting, address, keys, folder)
+        # Beside the forward, which logs in too.
         login = Login.begin(lambda hold: self._log_in(address, keys, hold))
         forward = None
         try:
-            forward = settle(waiting, info, address)
-            if abs(self._drift) > clock.TOLERANCE:  # on a busy machine the way here and back
+            if self._own_keys:
+                forward = self._engines(waiting, info, address)
+            else:
+                forward, drift = self._wake_to_engines(waiting, info, address)
+            if abs(drift) > clock.TOLERANCE:  # on a busy machine the way here and back
                 clock.correct(login.get())
         except BaseException:
             login.close()
@@ -155,34 +156,42 @@ class Resume(Boot):
                 ) from error
 
     def _exchange_keys(
-        self, waiting: Waiting, info: InstanceInfo, address: Address, kept: HostKeys
-    ) -> HostKeys:
+        self, waiting: Waiting, address: Address, kept: HostKeys, folder: Path
+    ) -> tuple[HostKeys, float]:
         """Wake the guest up, and have it make host keys that nobody else has.
 
         Nothing else may be under way: an ``ssh`` that meets another key gives up.
         """
-        forward = self._wake(waiting, info, address)
-        if forward is not None:
-            forward.close()
+        env = self._host.limactl.env
+        with closing(SocketForward(address, folder, {}, env, self._golden.kept.socket)) as forward:
+            drift = self._wake(forward)
         with closing(waiting.until("SSH", lambda: connect(address, kept))) as connection:
-            return rekey.renew(connection)
+            keys = rekey.renew(connection)
+        keys.write_known_hosts(folder / "known_hosts", self._name)
+        return keys, drift
 
-    def _wake(self, waiting: Waiting, info: InstanceInfo, address: Address) -> SocketForward | None:
-        """Wake the guest up, and have its engines answer."""
-        forward = self._forward(info, address, identity.SOCKET)
+    def _wake_to_engines(
+        self, waiting: Waiting, info: InstanceInfo, address: Address
+    ) -> tuple[SocketForward | None, float]:
+        """Wake the guest up and have its engines answer, over one forward."""
+        forward = self._forward(info, address, self._golden.kept.socket)
         try:
-            self._drift = identity.wake(
-                forward.once, self._golden.kept, f"lima-{self._name}", self._instance_id()
-            )
-            forward.forget()
+            drift = self._wake(forward)
             readiness.await_engines(waiting, forward.sockets)
         except BaseException:
             forward.close()
             raise
         if forward.sockets:
-            return forward
+            return forward, drift
         forward.close()
-        return None
+        return None, drift
+
+    def _wake(self, forward: SocketForward) -> float:
+        drift = identity.wake(
+            forward.once, self._golden.kept, f"lima-{self._name}", self._instance_id(), self._left()
+        )
+        forward.forget()
+        return drift
 
     def _instance_id(self) -> str:
         """Lima's id of this start, for which it waits in the guest (pkg/cidata/cidata.go)."""

@@ -166,14 +166,16 @@ def _keep(order: Order, booted: Booted, store: Store, key: str) -> str | None:
         return problem
     order.observer.phase(order.name, "being kept for warm starts")
     by_disk = fit.unfit_memory(booted.info.config) is not None
-    keep = clone.bake if by_disk else bake
-    with store.half(key) as folder:
+    for keep in [clone.bake] if by_disk else [bake, clone.bake]:
         try:
-            golden = keep(booted, order.host.limactl.env, folder, key, order.source)
-        except (NotFrozenError, NotKeptError) as error:
+            with store.half(key) as folder:
+                store.publish(keep(booted, order.host.limactl.env, folder, key, order.source))
+            break
+        except NotKeptError:
+            pass  # its memory can't be, so its disk
+        except NotFrozenError as error:
             store.refuse(key, _reason(error))
             return _reason(error)
-        store.publish(golden)
     store.shrink(int(order.budget * _GIB), keep=key)
     return None
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import shlex
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -14,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_lima.errors import ConnectionLostError, LimaError, StartError
-from pytest_lima.guest import identity
+from pytest_lima.errors import InstanceDiedError, LimaError, StartError
+from pytest_lima.guest import identity, waker
 from pytest_lima.guest.identity import Kept, NotKeptError
 from pytest_lima.guest.ssh import Connection
 
@@ -33,7 +35,9 @@ class Waking:
         self.path = path
         self.asked: list[dict[str, Any]] = []
         self.facts: dict[str, Any] = {"memory": KEPT.token, "disk": KEPT.token}
+        self.greeting = b"awake\n"
         self.answer: bytes | None = None
+        self.drips = False
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(path))
         self._listener.listen()
@@ -41,15 +45,24 @@ class Waking:
         self._thread.start()
 
     def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
+        with contextlib.suppress(OSError):  # closed
+            while True:
+                self._answer(self._listener.accept()[0])
+
+    def _answer(self, connection: socket.socket) -> None:
+        with connection, connection.makefile("rb") as lines, contextlib.suppress(OSError):
+            connection.sendall(self.greeting)
+            if not (line := lines.readline()):
                 return
-            with connection, connection.makefile("rb") as lines:
-                self.asked.append(json.loads(lines.readline()))
-                answer = json.dumps({"time": time.time(), **self.facts}).encode() + b"\n"
-                connection.sendall(answer if self.answer is None else self.answer)
+            self.asked.append(json.loads(line))
+            facts = json.dumps({"time": time.time(), **self.facts}).encode() + b"\n"
+            if self.answer is not None:
+                facts = self.answer
+            if not self.drips:
+                connection.sendall(facts)
+            while self.drips:
+                connection.sendall(b" ")
+                time.sleep(0.02)
 
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
@@ -97,11 +110,28 @@ def test_a_doubtful_guest_is_refused(waking: Waking, facts: dict[str, str], prob
         identity.wake(waking.path, KEPT, "lima-pl-new")
 
 
-@pytest.mark.parametrize("answer", [b"", b"half", b"[]\n", b"\xff\n", b"x" * 100000])
+@pytest.mark.parametrize(
+    "answer", [b"", b"half", b"[]\n", b"\xff\n", b"x" * 100000, b"[" * 60000 + b"\n"]
+)
 def test_an_answer_that_is_none(waking: Waking, answer: bytes) -> None:
     waking.answer = answer
     with pytest.raises(StartError, match=r"did not wake up\n.*once\.sock"):
         identity.wake(waking.path, KEPT, "lima-pl-new")
+
+
+def test_something_else_there(waking: Waking) -> None:
+    waking.greeting = b"SSH-2.0-OpenSSH_9.2\r\n"
+    with pytest.raises(StartError, match="did not wake up"):
+        identity.wake(waking.path, KEPT, "lima-pl-new")
+    assert waking.asked == []
+
+
+def test_one_that_never_ends_its_answer(waking: Waking) -> None:
+    waking.drips = True
+    begun = time.monotonic()
+    with pytest.raises(StartError, match="goes on for too long|timed out"):
+        identity.wake(waking.path, KEPT, "lima-pl-new", timeout=0.5)
+    assert time.monotonic() - begun < 10
 
 
 def test_nobody_there(short_path: Path) -> None:
@@ -112,7 +142,7 @@ def test_nobody_there(short_path: Path) -> None:
 def test_its_clock_is_told(waking: Waking) -> None:
     waking.facts["time"] = time.time() - 100
     assert -160 < identity.wake(waking.path, KEPT, "lima-pl-new") < -99
-    for nonsense in ("noon", None, 10**400):
+    for nonsense in ("noon", None, 10**400, math.nan, -math.inf):
         waking.facts["time"] = nonsense
         assert identity.wake(waking.path, KEPT, "lima-pl-new") == math.inf
 
@@ -120,9 +150,12 @@ def test_its_clock_is_told(waking: Waking) -> None:
 class Keeping:
     """A guest that has Python, or not, and a process that waits in it."""
 
-    def __init__(self, said: str = "4711\n", complaint: str = "", killed: int = 0) -> None:
+    def __init__(
+        self, said: str = "4711\n", complaint: str = "", status: int = 0, killed: int = 0
+    ) -> None:
         self.said = said
         self.complaint = complaint
+        self.status = status
         self.killed = killed
 
     def __call__(self, command: str, channel: paramiko.Channel) -> bool:
@@ -133,7 +166,7 @@ class Keeping:
                 pass
             channel.sendall(self.said.encode())
             channel.sendall_stderr(self.complaint.encode())
-            channel.send_exit_status(1 if self.complaint or not self.said else 0)
+            channel.send_exit_status(self.status)
         channel.close()
         return True
 
@@ -158,27 +191,53 @@ def test_it_ends_whatever_happens(guest: Guest, connection: Connection) -> None:
 
 
 @pytest.mark.parametrize(
-    ("keeping", "problem"),
+    ("keeping", "kind", "problem"),
     [
-        (Keeping(said=""), "it has no Python 3"),
-        (Keeping(complaint="it is read-only"), "it is read-only"),
-        (Keeping(said="Welcome!"), "Welcome!"),
+        (Keeping("", "it has no Python 3", waker.UNFIT), NotKeptError, "it has no Python 3"),
+        (Keeping("", "No space left on device", 1), LimaError, "No space left"),
+        (Keeping("Welcome!"), LimaError, "Welcome!"),
     ],
 )
 def test_a_guest_that_can_t_be_kept(
-    guest: Guest, connection: Connection, keeping: Keeping, problem: str
+    guest: Guest, connection: Connection, keeping: Keeping, kind: type[LimaError], problem: str
 ) -> None:
     guest.misbehave = keeping
-    with pytest.raises(NotKeptError, match=problem), identity.keeping(connection, "lima-pl-1"):
-        raise AssertionError
+    with pytest.raises(LimaError, match=problem) as raised:
+        with identity.keeping(connection, "lima-pl-1"):
+            raise AssertionError
+    assert type(raised.value) is kind  # one is for good, the other for now
     assert len(guest.commands) == 1
 
 
-def test_one_that_does_not_end_is_told(guest: Guest, connection: Connection) -> None:
+def test_the_guest_s_python_is_looked_for(guest: Guest, connection: Connection) -> None:
+    guest.misbehave = Keeping()
+    with identity.keeping(connection, "lima-pl-1"):
+        begun = guest.commands[0]
+    # By a shell that finds none: nothing of it is run.
+    script = shlex.split(begun)[-1].split("\n")[-2]
+    ran = subprocess.run(["/bin/sh", "-c", script], env={"PATH": "/nowhere"}, capture_output=True,
+                         text=True)  # fmt: skip
+    assert (ran.returncode, ran.stderr) == (waker.UNFIT, "it has no Python 3\n")
+
+
+def test_one_that_had_ended_before_is_told(guest: Guest, connection: Connection) -> None:
     guest.misbehave = Keeping(killed=1)
-    with pytest.raises(LimaError, match="waker does not end"):
+    with pytest.raises(LimaError, match="had ended before"):
         with identity.keeping(connection, "lima-pl-1"):
             pass
+
+
+@pytest.mark.parametrize("error", [InstanceDiedError("it died"), LimaError("full"), ValueError()])
+def test_what_went_wrong_meanwhile_is_what_is_told(
+    guest: Guest, connection: Connection, error: Exception
+) -> None:
+    """Not that its process can't be ended then, for which a dead VM isn't even asked."""
+    guest.misbehave = Keeping(killed=1)
+    with pytest.raises(type(error)) as raised:
+        with identity.keeping(connection, "lima-pl-1"):
+            raise error
+    assert raised.value is error
+    assert ("kill 4711" in guest.commands[-1]) == (not isinstance(error, InstanceDiedError))
 
 
 def test_a_guest_that_hangs_up(guest: Guest, connection: Connection) -> None:
@@ -187,6 +246,6 @@ def test_a_guest_that_hangs_up(guest: Guest, connection: Connection) -> None:
         return True
 
     guest.misbehave = hang_up
-    with pytest.raises((NotKeptError, ConnectionLostError)):
+    with pytest.raises(LimaError, match="can't be kept|connection"):
         with identity.keeping(connection, "lima-pl-1"):
             pass

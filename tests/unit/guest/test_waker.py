@@ -20,11 +20,12 @@ from pathlib import Path
 import pytest
 
 from pytest_lima.guest import waker
-from pytest_lima.guest.waker import Waker
+from pytest_lima.guest.waker import UnfitError, Waker
 
 WISHES = {"now": 1.7e9, "seed": "ab" * 32, "iid": "iid-17", "host": "lima-pl-2",
           "machine": "c" * 32, "old": "lima-pl-1"}  # fmt: skip
 TOKEN = "/var/lib/pytest-lima/token"
+SOCKET = waker.socket_of("the token")
 
 
 class Done:
@@ -78,10 +79,11 @@ def process(root: Path, pid: int, name: str, parent: int, begun: str) -> None:
 def ask(root: Path, line: bytes) -> bytes:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(10)
-        sock.connect(str(root) + waker.SOCKET)
-        sock.sendall(line)
-        sock.shutdown(socket.SHUT_WR)
+        sock.connect(str(root) + SOCKET)
         with sock.makefile("rb") as answer:
+            assert answer.readline() == b"awake\n"
+            sock.sendall(line)
+            sock.shutdown(socket.SHUT_WR)
             return answer.read()
 
 
@@ -89,7 +91,7 @@ def test_it_is_woken_over_a_socket_of_the_login_user_s(
     kept: tuple[Waker, socket.socket], root: Path
 ) -> None:
     one, listener = kept
-    path = Path(str(root) + waker.SOCKET)
+    path = Path(str(root) + SOCKET)
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o711
     thread = threading.Thread(target=one.serve, args=(listener,))
     thread.start()
@@ -131,20 +133,59 @@ def test_sessions_of_before_are_ended_and_nobody_else(
 ) -> None:
     process(root, 10, "sshd", 1, "500")  # it listens
     process(root, 11, "sshd-session", 10, "600")
-    process(root, 12, "sshd", 11, "601")
-    process(root, 13, "sshd", 11, "602")
+    process(root, 12, "sshd-session", 11, "601")
+    process(root, 13, "sshd", 10, "602")
     process(root, 14, "bash) (", 12, "603")
+    process(root, 15, "containerd-shim", 1, "400")
+    process(root, 16, "sshd", 15, "604")  # it listens in a container
+    process(root, 17, "sshd", 10, "605")
     (root / "proc/self").mkdir()
-    (root / "proc/15").mkdir()  # ends just now
+    (root / "proc/18").mkdir()  # ends just now
     killed: list[tuple[int, int]] = []
-    monkeypatch.setattr(os, "kill", lambda *one: killed.append(one))
+
+    def kill(pid: int, number: int) -> None:
+        killed.append((pid, number))
+        if pid == 11:
+            process(root, 12, "sshd-session", 1, "601")  # its parent is gone
+        if pid == 17:
+            raise ProcessLookupError  # it has ended since we looked
+
+    monkeypatch.setattr(os, "kill", kill)
     one = Waker(str(root), "the token")
     with one.keep(os.getuid()):
-        (root / "proc/12/stat").unlink()
-        process(root, 13, "sshd", 11, "900")  # another, which has its number by now
-        process(root, 16, "sshd", 10, "901")  # the one that we are logged in by
-        one.answer(json.dumps(WISHES).encode())
-    assert killed == [(11, signal.SIGKILL)]
+        process(root, 13, "sshd", 10, "900")  # another, which has its number by now
+        process(root, 19, "sshd", 10, "901")  # the one that we are logged in by
+        assert "problem" not in one.answer(json.dumps(WISHES).encode())
+    assert sorted(killed) == [(pid, signal.SIGKILL) for pid in (11, 12, 17)]
+
+
+@pytest.mark.parametrize("name", ["hosts", "machine-id"])
+def test_a_guest_without_a_file_wakes_up_without(
+    kept: tuple[Waker, socket.socket], root: Path, name: str
+) -> None:
+    (root / "etc" / name).unlink()
+    assert "problem" not in kept[0].answer(json.dumps(WISHES).encode())
+    assert not (root / "etc" / name).exists()
+    assert (root / "etc/hostname").read_text() == "lima-pl-2\n"
+
+
+def test_other_lines_of_the_hosts_stay_as_they_are(
+    kept: tuple[Waker, socket.socket], root: Path
+) -> None:
+    (root / "etc/hosts").write_bytes(b"127.0.1.1 lima-pl-1 # caf\xe9\n")
+    kept[0].answer(json.dumps(WISHES).encode())
+    assert (root / "etc/hosts").read_bytes() == b"127.0.1.1 lima-pl-2 # caf\xe9\n"
+
+
+def test_who_answers_is_not_ended(kept: tuple[Waker, socket.socket], root: Path) -> None:
+    one, listener = kept
+    with pytest.raises(SystemExit):
+        one.end()
+    thread = threading.Thread(target=one.serve, args=(listener,))
+    thread.start()
+    ask(root, json.dumps(WISHES).encode() + b"\n")
+    thread.join(10)
+    one.end()
 
 
 def test_the_disk_of_another_moment_is_told(kept: tuple[Waker, socket.socket], root: Path) -> None:
@@ -172,12 +213,18 @@ def test_random_numbers_that_can_t_be_reseeded_are_a_problem(
     assert "not permitted" in str(kept[0].answer(json.dumps(WISHES).encode())["problem"])
 
 
+@pytest.mark.parametrize("seen", ["", OSError(22, "Invalid argument")])
 def test_a_disk_behind_a_cache_is_not_kept(
-    root: Path, done: Done, monkeypatch: pytest.MonkeyPatch
+    root: Path, done: Done, monkeypatch: pytest.MonkeyPatch, seen: str | OSError
 ) -> None:
+    def read() -> str:
+        if isinstance(seen, OSError):
+            raise seen
+        return seen
+
     one = Waker(str(root), "the token")
-    monkeypatch.setattr(one, "token_on_disk", lambda: "")
-    with pytest.raises(OSError, match="past its memory"):
+    monkeypatch.setattr(one, "token_on_disk", read)
+    with pytest.raises(UnfitError, match="past its memory"):
         one.keep(os.getuid())
 
 
@@ -199,7 +246,7 @@ def left_behind(root: Path) -> Iterator[int]:
 def test_it_outlives_its_session_holding_nothing_of_it(
     root: Path, gone: Callable[[int], bool]
 ) -> None:
-    path = Path(str(root) + waker.SOCKET)
+    path = Path(str(root) + SOCKET)
     with left_behind(root) as pid:
         assert os.getsid(pid) == pid != os.getsid(0)
         files = {Path(f"/proc/{pid}/fd/{number}").readlink() for number in (0, 1, 2)}
@@ -229,7 +276,9 @@ def test_who_can_t_write_says_so(tmp_path: Path) -> None:
 
 
 def test_the_python_of_older_guests_can_read_it() -> None:
-    ast.parse(Path(waker.__file__).read_text(), feature_version=(3, 7))
+    text = Path(waker.__file__).read_text()
+    ast.parse(text, feature_version=(3, 6))
+    assert "__future__" not in text  # 3.6 has no annotations there
 
 
 def test_it_needs_nothing_but_python_itself() -> None:
@@ -237,4 +286,5 @@ def test_it_needs_nothing_but_python_itself() -> None:
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import)
              for alias in node.names}  # fmt: skip
     names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert "fcntl" in names
     assert names <= set(sys.stdlib_module_names)

@@ -114,9 +114,10 @@ def test_with_keys_of_its_own_all_goes_over_them(
         steps.append(f"forwarded, pinned to {known_hosts.read_text().split()[-1]}")
         return "the forward"
 
-    def wake(*_: object) -> Any:
-        steps.append(f"woken, pinned to {known_hosts.read_text().split()[-1]}")
-        return SimpleNamespace(close=lambda: steps.append("forward ended"))
+    def waker_s(address: Address, folder: Path, sockets: object, env: object, once: str) -> Any:
+        assert (sockets, once) == ({}, "/run/pytest-lima/wake-token.sock")  # and no engine's
+        steps.append(f"waker forwarded, pinned to {known_hosts.read_text().split()[-1]}")
+        return Forward(steps)
 
     monkeypatch.setattr(
         resume, "_golden", replace(resume._golden, host_keys={"ssh-ed25519": "kept"})
@@ -124,16 +125,18 @@ def test_with_keys_of_its_own_all_goes_over_them(
     monkeypatch.setattr(resume, "_own_keys", True)
     monkeypatch.setattr(resume, "_load", lambda _: steps.append("loaded"))
     monkeypatch.setattr(resume, "_locate", lambda _: ("info", Address(1, "ann", tmp_path)))
-    monkeypatch.setattr(resume, "_wake", wake)
+    monkeypatch.setattr(resumes, "SocketForward", waker_s)
+    monkeypatch.setattr(resume, "_instance_id", lambda: "iid-17")
+    monkeypatch.setattr(resumes.identity, "wake", lambda *_: steps.append("woken") or 0.0)
     monkeypatch.setattr(resume, "_engines", forward)
     monkeypatch.setattr(resumes, "connect", connect)
     monkeypatch.setattr(resumes.rekey, "renew", renew)
     monkeypatch.setattr(resumes, "Vitals", lambda _: SimpleNamespace(check=lambda: None))
     booted = resume._make_ready(cast("Any", None), tmp_path)
     assert cast("Any", booted.connection).name == "own"
-    before, after = steps[:6], sorted(steps[6:])
-    assert before == ["loaded", "woken, pinned to kept", "forward ended", "kept in",
-                      "renewed by kept", "kept out"]  # fmt: skip
+    before, after = steps[:8], sorted(steps[8:])
+    assert before == ["loaded", "waker forwarded, pinned to kept", "woken", "forgotten", "closed",
+                      "kept in", "renewed by kept", "kept out"]  # fmt: skip
     assert after == ["early", "forwarded, pinned to own", "own in"]
     assert booted.keys is own and booted.forward == "the forward"
 
@@ -159,7 +162,8 @@ def steps(resume: Resume, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A guest that wakes up three seconds late, and its engines."""
     done: list[str] = []
 
-    def wake(path: Path, kept: Kept, host: str, iid: str) -> float:
+    def wake(path: Path, kept: Kept, host: str, iid: str, timeout: float) -> float:
+        assert 0 < timeout <= 60
         done.append(f"{kept.hostname} woken over {path} as {host} {iid}")
         return -3.0
 
@@ -177,10 +181,11 @@ def test_it_is_woken_before_its_engines_are_asked(
 ) -> None:
     forward = Forward(steps, **sockets)
     monkeypatch.setattr(resume, "_forward", lambda *_: forward)
-    left = resume._wake(*cast("Any", (None, None, None)))
+    left = resume._wake_to_engines(*cast("Any", (None, None, None)))
     assert steps[:3] == ["lima-pl-1 woken over once.sock as lima-pl-2 iid-17", "forgotten",
                          f"engines {sockets}"]  # fmt: skip
-    assert (left, steps[3:]) == ((forward, []) if sockets else (None, ["closed"]))
+    assert left == (forward if sockets else None, -3.0)
+    assert steps[3:] == ([] if sockets else ["closed"])
 
 
 def test_a_guest_that_does_not_wake_up_is_not_forwarded(
@@ -192,7 +197,7 @@ def test_a_guest_that_does_not_wake_up_is_not_forwarded(
     monkeypatch.setattr(resumes.identity, "wake", wake)
     monkeypatch.setattr(resume, "_forward", lambda *_: Forward(steps))
     with pytest.raises(StartError):
-        resume._wake(*cast("Any", (None, None, None)))
+        resume._wake_to_engines(*cast("Any", (None, None, None)))
     assert steps == ["closed"]
 
 
@@ -209,7 +214,7 @@ class Waken:
         (resume._dir / "pl").mkdir(parents=True)
         monkeypatch.setattr(resume, "_load", lambda _: None)
         monkeypatch.setattr(resume, "_locate", lambda _: ("info", Address(1, "ann", Path("key"))))
-        monkeypatch.setattr(resume, "_wake", self._wake)
+        monkeypatch.setattr(resume, "_wake_to_engines", self._wake)
         monkeypatch.setattr(resumes, "Vitals", lambda _: SimpleNamespace(check=lambda: None))
         monkeypatch.setattr(resumes, "connect", self._connect)
         monkeypatch.setattr(resumes.clock, "correct", self._correct)
@@ -218,8 +223,7 @@ class Waken:
         return self.resume._make_ready(cast("Any", None), self.resume._dir / "pl")
 
     def _wake(self, *_: object) -> Any:
-        self.resume._drift = self.drift
-        return SimpleNamespace(close=lambda: self.steps.append("forward ended"))
+        return SimpleNamespace(close=lambda: self.steps.append("forward ended")), self.drift
 
     def _connect(self, *_: object) -> Any:
         self.let_in.wait(10)

@@ -40,6 +40,7 @@ class Machine:
     cold: Exception | None = None
     warm: Exception | None = None
     keep: BaseException | None = None
+    keep_memory: BaseException | None = None
     unfit: str | None = None
     by_disk: bool = False
 
@@ -61,7 +62,7 @@ class Machine:
     def bake(
         self, booted: Booted, environ: dict[str, str], folder: Path, key: str, template: str
     ) -> Golden:
-        self._step("keep", self.keep)
+        self._step("keep", self.keep_memory or self.keep)
         (folder / "disk-1").write_bytes(b"")
         return Golden(folder, key, "pl-1", template, Kept("t", "h"), "ann", {}, "disk-1", "raw",
                       ("pl-1",))  # fmt: skip
@@ -251,15 +252,24 @@ def test_one_that_can_t_be_frozen_is_not_tried_again(machine: Machine, observer:
     assert machine.steps[3:] == ["cold", "keep its disk"]
 
 
-def test_one_that_can_t_be_woken_up_again_is_not_tried_again(
+def test_one_whose_memory_turns_out_not_to_be_kept_is_kept_by_its_disk(
     machine: Machine, observer: Recorder
 ) -> None:
-    machine.keep = NotKeptError("it can't be woken up again", seen="it has no Python 3")
+    machine.keep_memory = NotKeptError("its memory can't be kept", seen="it has no Python 3")
     machine.start()
     machine.start()
-    assert machine.steps == ["cold", "keep", "cold"]
-    assert observer.all("warn") == [] and machine.store.all() == []
-    with pytest.raises(HostError, match="no Python 3"):
+    assert machine.steps == ["cold", "keep", "keep its disk", "warm"]
+    assert observer.all("warn") == []
+    assert [golden.disk_only for golden in machine.store.all()] == [True]
+
+
+def test_one_of_which_nothing_can_be_kept_is_not_tried_again(machine: Machine) -> None:
+    machine.keep_memory = NotKeptError("its memory can't be kept", seen="it has no Python 3")
+    machine.keep = NotFrozenError("it can't be frozen", seen="an overlay")
+    machine.start()
+    machine.start()
+    assert machine.steps == ["cold", "keep", "keep its disk", "cold"]
+    with pytest.raises(HostError, match="an overlay"):
         machine.start(mode="warm")
 
 

@@ -1,0 +1,33 @@
+"""A call over a forwarded socket of the guest, which may answer as it likes."""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import Any
+
+
+class CallSocket(socket.socket):
+    """A Unix socket whose timeout is for a whole call; Python's is from byte to byte."""
+
+    def __init__(self, timeout: float) -> None:
+        """For a call of ``timeout`` seconds that begins now."""
+        super().__init__(socket.AF_UNIX)
+        self.settimeout(timeout)
+        self._deadline = time.monotonic() + timeout
+
+    def recv(self, *args: Any) -> bytes:
+        """As any socket's, within what is left of the time."""
+        self._shorten()
+        return super().recv(*args)
+
+    def recv_into(self, *args: Any) -> int:
+        """As any socket's, within what is left of the time."""
+        self._shorten()
+        return super().recv_into(*args)
+
+    def _shorten(self) -> None:
+        remaining = self._deadline - time.monotonic()
+        if remaining <= 0:
+            raise TimeoutError("it goes on for too long")
+        self.settimeout(remaining)
