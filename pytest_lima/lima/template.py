@@ -121,6 +121,15 @@ def fill(
     return FilledTemplate(text, key, sockets, provision, images)
 
 
+def prepare() -> None:
+    """Load PyYAML, which another thread must not do at the same time.
+
+    invoke, which paramiko loads where it is installed, begins with the inner half of PyYAML
+    (``yaml._yaml``); Python takes two threads that meet there for a deadlock.
+    """
+    import yaml  # noqa: F401
+
+
 def _load(source: str, text: str) -> dict[str, Any]:
     import yaml  # loaded on use: a run without a VM doesn't pay for it
 

@@ -216,6 +216,7 @@ class Pool:
         machine = self.host(spec.vmtype, spec.arch)
         # Both get ready while limactl reads the template.
         self._guard.call()
+        template.prepare()
         ssh.prepare()
         source = spec.template or DEFAULT_TEMPLATE
         text = machine.limactl.template(source)

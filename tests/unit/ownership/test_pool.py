@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_lima.errors import CleanupError, LimaError, ProvisionError
+from pytest_lima.guest import ssh
 from pytest_lima.lima.limactl import Limactl
 from pytest_lima.ownership import removal
 from pytest_lima.ownership.pool import Pool
@@ -45,6 +47,20 @@ def test_equal_specs_are_one_machine_others_are_not(
     one.close()
     fake_lima.wait_until(lambda: not fake_lima.processes())  # the reaper goes too
     fake_lima.assert_clean()
+
+
+def test_pyyaml_is_loaded_before_a_thread_loads_what_loads_half_of_it(
+    pool: Callable[..., Pool], spec: Callable[..., MachineSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else Python sees a deadlock between them, once in some hundred starts."""
+    loaded: list[bool] = []
+    monkeypatch.setattr(ssh, "prepare", lambda: loaded.append("yaml._yaml" in sys.modules))
+    one, small = pool(), spec()
+    for name in [name for name in sys.modules if name.split(".")[0] == "yaml"]:
+        monkeypatch.delitem(sys.modules, name)
+    one.acquire(small)
+    one.close()
+    assert loaded == [True]
 
 
 @pytest.mark.parametrize(("host_keys", "own"), [("own", True), ("kept", False)])
