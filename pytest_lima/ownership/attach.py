@@ -80,10 +80,11 @@ def attach(host: Host, folder: Path, ledger: Ledger, *, set_clock: bool) -> Boot
     vitals.check()
     waiting = Waiting(time.monotonic() + _ANSWER_TIMEOUT, vitals.check, lambda: None)
     state = _read_state(folder)
+    failed_before = (folder / "pl" / _NO_LOGIN).exists()
     login = Login.begin(lambda hold: _log_in(state, folder, waiting, hold))
     try:
         forward = _standing(state.sockets, folder)
-        if forward is None or (folder / "pl" / _NO_LOGIN).exists():
+        if forward is None or failed_before:
             login.get()
         if forward is None and state.sockets:
             forward = _forward(state.sockets, folder, state.address, host, waiting, ledger)
