@@ -152,7 +152,7 @@ def _asked(path: Path, wishes: dict[str, Any], timeout: float) -> dict[str, Any]
                 if said == b"awake\n":
                     sock.sendall(json.dumps({"now": time.time(), **wishes}).encode() + b"\n")
                     said = answer.readline(_LONGEST)
-        facts = json.loads(said)
+        facts = json.loads(said) if said else "it hung up without a word"
     except (OSError, ValueError, RecursionError) as error:
         problem = f"{type(error).__name__}: {error}"
     else:

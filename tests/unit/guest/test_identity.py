@@ -110,8 +110,14 @@ def test_a_doubtful_guest_is_refused(waking: Waking, facts: dict[str, str], prob
         identity.wake(waking.path, KEPT, "lima-pl-new")
 
 
+def test_one_that_hangs_up_is_told_so(waking: Waking) -> None:
+    waking.answer = b""
+    with pytest.raises(StartError, match="hung up without a word"):
+        identity.wake(waking.path, KEPT, "lima-pl-new")
+
+
 @pytest.mark.parametrize(
-    "answer", [b"", b"half", b"[]\n", b"\xff\n", b"x" * 100000, b"[" * 60000 + b"\n"]
+    "answer", [b"half", b"[]\n", b"\xff\n", b"x" * 100000, b"[" * 60000 + b"\n"]
 )
 def test_an_answer_that_is_none(waking: Waking, answer: bytes) -> None:
     waking.answer = answer
