@@ -19,7 +19,7 @@ from typing import Any
 from pytest_lima.errors import InstanceDiedError, LimaError, StartError
 from pytest_lima.guest import commands, waker
 from pytest_lima.guest.calls import CallSocket
-from pytest_lima.guest.ssh import Connection
+from pytest_lima.guest.ssh import Connection, NotYetError
 
 _TIMEOUT = 60.0
 _END_TIMEOUT = 20.0
@@ -89,6 +89,7 @@ def wake(path: Path, kept: Kept, hostname: str, iid: str = "", timeout: float = 
 
     Raises:
         StartError: It isn't the kept guest, or it can't be made one of its own.
+        NotYetError: Nothing listens there yet; it was asked for nothing.
     """
     wishes = {
         "seed": secrets.token_hex(32),
@@ -153,6 +154,9 @@ def _asked(path: Path, wishes: dict[str, Any], timeout: float) -> dict[str, Any]
                     sock.sendall(json.dumps({"now": time.time(), **wishes}).encode() + b"\n")
                     said = answer.readline(_LONGEST)
         facts = json.loads(said) if said else "it hung up without a word"
+    except ConnectionRefusedError as error:
+        # ssh has made the socket, and listens a moment later.
+        raise NotYetError("the guest can't be woken up yet", seen=str(error)) from error
     except (OSError, ValueError, RecursionError) as error:
         problem = f"{type(error).__name__}: {error}"
     else:

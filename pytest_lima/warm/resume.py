@@ -164,7 +164,7 @@ class Resume(Boot):
         """
         env = self._host.limactl.env
         with closing(SocketForward(address, folder, {}, env, self._golden.kept.socket)) as forward:
-            drift = self._wake(forward)
+            drift = self._wake(waiting, forward)
         with closing(waiting.until("SSH", lambda: connect(address, kept))) as connection:
             keys = rekey.renew(connection)
         keys.write_known_hosts(folder / "known_hosts", self._name)
@@ -176,7 +176,7 @@ class Resume(Boot):
         """Wake the guest up and have its engines answer, over one forward."""
         forward = self._forward(info, address, self._golden.kept.socket)
         try:
-            drift = self._wake(forward)
+            drift = self._wake(waiting, forward)
             readiness.await_engines(waiting, forward.sockets)
         except BaseException:
             forward.close()
@@ -186,9 +186,12 @@ class Resume(Boot):
         forward.close()
         return None, drift
 
-    def _wake(self, forward: SocketForward) -> float:
-        drift = identity.wake(
-            forward.once, self._golden.kept, f"lima-{self._name}", self._instance_id(), self._left()
+    def _wake(self, waiting: Waiting, forward: SocketForward) -> float:
+        kept, host, iid = self._golden.kept, f"lima-{self._name}", self._instance_id()
+        drift = waiting.until(
+            "waking up",
+            lambda: identity.wake(forward.once, kept, host, iid, self._left()),
+            _INTERVAL,
         )
         forward.forget()
         return drift

@@ -19,7 +19,7 @@ import pytest
 from pytest_lima.errors import InstanceDiedError, LimaError, StartError
 from pytest_lima.guest import identity, waker
 from pytest_lima.guest.identity import Kept, NotKeptError
-from pytest_lima.guest.ssh import Connection
+from pytest_lima.guest.ssh import Connection, NotYetError
 
 if TYPE_CHECKING:
     import paramiko
@@ -138,6 +138,14 @@ def test_one_that_never_ends_its_answer(waking: Waking) -> None:
     with pytest.raises(StartError, match="goes on for too long|timed out"):
         identity.wake(waking.path, KEPT, "lima-pl-new", timeout=0.5)
     assert time.monotonic() - begun < 10
+
+
+def test_what_does_not_listen_yet_is_asked_again(short_path: Path) -> None:
+    """ssh binds its socket, and listens a moment later."""
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(short_path / "once.sock"))
+        with pytest.raises(NotYetError):
+            identity.wake(short_path / "once.sock", KEPT, "lima-pl-new")
 
 
 def test_nobody_there(short_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from pytest_lima.errors import ReadyTimeoutError, StartError
 from pytest_lima.guest.hostkeys import HostKeys
 from pytest_lima.guest.identity import Kept
+from pytest_lima.guest.readiness import Waiting
 from pytest_lima.guest.ssh import Address, NotYetError
 from pytest_lima.lima.accel import Accelerator
 from pytest_lima.lima.host import Host
@@ -141,6 +143,10 @@ def test_with_keys_of_its_own_all_goes_over_them(
     assert booted.keys is own and booted.forward == "the forward"
 
 
+def quiet() -> Waiting:
+    return Waiting(time.monotonic() + 10, lambda: None, lambda: None)
+
+
 class Forward:
     """Of the waker's socket, and of engines or none."""
 
@@ -163,6 +169,9 @@ def steps(resume: Resume, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     done: list[str] = []
 
     def wake(path: Path, kept: Kept, host: str, iid: str, timeout: float) -> float:
+        if not done:
+            done.append("not yet")
+            raise NotYetError("it is bound, and doesn't listen")
         assert 0 < timeout <= 60
         done.append(f"{kept.hostname} woken over {path} as {host} {iid}")
         return -3.0
@@ -181,7 +190,8 @@ def test_it_is_woken_before_its_engines_are_asked(
 ) -> None:
     forward = Forward(steps, **sockets)
     monkeypatch.setattr(resume, "_forward", lambda *_: forward)
-    left = resume._wake_to_engines(*cast("Any", (None, None, None)))
+    left = resume._wake_to_engines(*cast("Any", (quiet(), None, None)))
+    assert steps.pop(0) == "not yet"
     assert steps[:3] == ["lima-pl-1 woken over once.sock as lima-pl-2 iid-17", "forgotten",
                          f"engines {sockets}"]  # fmt: skip
     assert left == (forward if sockets else None, -3.0)
@@ -197,7 +207,7 @@ def test_a_guest_that_does_not_wake_up_is_not_forwarded(
     monkeypatch.setattr(resumes.identity, "wake", wake)
     monkeypatch.setattr(resume, "_forward", lambda *_: Forward(steps))
     with pytest.raises(StartError):
-        resume._wake_to_engines(*cast("Any", (None, None, None)))
+        resume._wake_to_engines(*cast("Any", (quiet(), None, None)))
     assert steps == ["closed"]
 
 
