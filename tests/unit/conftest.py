@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -77,6 +80,34 @@ def short_path() -> Iterator[Path]:
     """A folder short enough for unix sockets; ``tmp_path`` isn't on macOS."""
     with tempfile.TemporaryDirectory(prefix="pl", dir="/tmp") as folder:
         yield Path(folder).resolve()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Path, Callable[[socket.socket], None]], None]]:
+    """Has a thread listen on a Unix socket and hand each connection over, one after another."""
+    with contextlib.ExitStack() as ended:
+
+        def begin(path: Path, talk: Callable[[socket.socket], None]) -> None:
+            listener = ended.enter_context(socket.socket(socket.AF_UNIX))
+            listener.bind(str(path))
+            listener.listen()
+
+            def accept() -> None:
+                while True:
+                    try:
+                        connection = listener.accept()[0]
+                    except OSError:
+                        return  # the test is over
+                    # Whoever has left hears no answer.
+                    with connection, contextlib.suppress(ConnectionError):
+                        talk(connection)
+
+            thread = threading.Thread(target=accept)
+            thread.start()
+            ended.callback(thread.join, 10)
+            ended.callback(listener.shutdown, socket.SHUT_RDWR)
+
+        yield begin
 
 
 @pytest.fixture

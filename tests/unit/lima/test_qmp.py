@@ -3,9 +3,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +26,9 @@ class Qemu:
         self.asked: list[str] = []
         self.files: list[int] = []
         self.answer: Answer = lambda command, arguments: [{"return": {}}]
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(path))
-        self._listener.listen()
-        self._thread = threading.Thread(target=self._serve)
-        self._thread.start()
 
-    def _serve(self) -> None:
-        connection, _ = self._listener.accept()
-        # Whoever has left hears no answer.
-        with suppress(BrokenPipeError), connection, connection.makefile("wb", buffering=0) as out:
+    def talk(self, connection: socket.socket) -> None:
+        with connection.makefile("wb", buffering=0) as out:
             out.write(json.dumps(GREETING).encode() + b"\n")
             data = b""
             while True:
@@ -63,19 +54,12 @@ class Qemu:
         self.asked.append(request["execute"])
         return self.answer(request["execute"], request.get("arguments", {}))
 
-    def end(self) -> None:
-        if self._thread.is_alive() and not self.asked:
-            with socket.socket(socket.AF_UNIX) as knock:
-                knock.connect(str(self.path))
-        self._thread.join(10)
-        self._listener.close()
-
 
 @pytest.fixture
-def qemu(short_path: Path) -> Iterator[Qemu]:
+def qemu(short_path: Path, serve: Callable[..., None]) -> Qemu:
     one = Qemu(short_path / "qmp.sock")
-    yield one
-    one.end()
+    serve(one.path, one.talk)
+    return one
 
 
 def event(name: str, **data: object) -> dict[str, Any]:
