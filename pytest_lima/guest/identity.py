@@ -24,6 +24,7 @@ from pytest_lima.guest.ssh import Connection, NotYetError
 _TIMEOUT = 60.0
 _END_TIMEOUT = 20.0
 _LONGEST = 65536
+_SEE_CONSOLE = "see its console in the log; `pytest-lima prune --golden` removes what is kept"
 # RHEL 8 and its kin have one for the system's own use alone, which cloud-init is.
 _PYTHON = "for p in python3 /usr/libexec/platform-python; do command -v $p && break; done"
 
@@ -71,7 +72,7 @@ def keeping(connection: Connection, hostname: str) -> Iterator[Kept]:
     _end_waker(connection, pid)
 
 
-def wake(path: Path, kept: Kept, hostname: str, iid: str = "", timeout: float = _TIMEOUT) -> float:
+def wake(path: Path, kept: Kept, hostname: str, iid: str, timeout: float) -> float:
     """Make a guest that has just woken up one of its own, and prove that it is the kept one.
 
     Its clock is set, its random numbers are its own, and so are host name and machine id if
@@ -81,7 +82,7 @@ def wake(path: Path, kept: Kept, hostname: str, iid: str = "", timeout: float = 
         path: Its forwarded socket.
         kept: What it was when it was kept.
         hostname: What it is to be.
-        iid: Lima's id of this start, which Lima waits for in the guest; empty for none.
+        iid: Lima's id of this start, which Lima waits for in the guest.
         timeout: Seconds for all of it.
 
     Returns:
@@ -99,21 +100,22 @@ def wake(path: Path, kept: Kept, hostname: str, iid: str = "", timeout: float = 
         "old": kept.hostname,
     }
     facts = _asked(path, wishes, timeout)
-    problems = [
-        problem
-        for wrong, problem in (
-            ("problem" in facts, str(facts.get("problem"))),
-            (facts.get("memory") != kept.token, "its memory is not the kept one"),
-            (facts.get("disk") != kept.token, "its disk is not the kept one"),
+    if problem := _problem(facts, kept):
+        raise StartError(
+            "the guest did not wake up as it should", seen=problem, remedy=_SEE_CONSOLE
         )
-        if wrong
-    ]
-    if problems:
-        raise StartError("the guest did not wake up as it should", seen="; ".join(problems[:2]))
     told = facts.get("time")
     if isinstance(told, float) and math.isfinite(told):
         return told - time.time()
     return math.inf
+
+
+def _problem(facts: dict[str, Any], kept: Kept) -> str:
+    """What speaks against its being the kept guest; empty if nothing does."""
+    if "problem" in facts:
+        return str(facts["problem"])[:200]
+    parts = [part for part in ("memory", "disk") if facts.get(part) != kept.token]
+    return "; ".join(f"its {part} is not the kept one" for part in parts)
 
 
 def _leave_waker(connection: Connection, kept: Kept) -> str:
@@ -128,7 +130,9 @@ def _leave_waker(connection: Connection, kept: Kept) -> str:
     kind = NotKeptError if ran.returncode == waker.UNFIT else LimaError
     said = ran.stderr.strip() or pid or f"exit status {ran.returncode}"
     seen = "\n".join(said.splitlines()[-3:])
-    raise kind("the guest's memory can't be kept", ran="Python 3 in the guest", seen=seen)
+    raise kind("the guest's memory can't be kept", ran="Python 3 in the guest", seen=seen,
+               remedy="mend that in the template, or do without, with --lima-start=cold",
+               )  # fmt: skip
 
 
 def _end_waker(connection: Connection, pid: str) -> None:
@@ -163,4 +167,5 @@ def _asked(path: Path, wishes: dict[str, Any], timeout: float) -> dict[str, Any]
         if isinstance(facts, dict):
             return facts
         problem = str(facts)[:200]
-    raise StartError("the guest did not wake up", ran=f"its waker, over {path}", seen=problem)
+    raise StartError("the guest did not wake up", ran=f"its waker, over {path}", seen=problem,
+                     remedy=_SEE_CONSOLE)  # fmt: skip

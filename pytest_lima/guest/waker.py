@@ -104,7 +104,7 @@ class Waker:
         Args:
             now: The time, seconds since the epoch.
             seed: Random bytes, in hexadecimal digits.
-            iid: Lima's id of this start, which it waits for in the guest; empty for none.
+            iid: Lima's id of this start, which it waits for in the guest.
             host: The host name; None to stay who it is.
             machine: The machine id.
             old: The host name that it has.
@@ -116,7 +116,7 @@ class Waker:
         if host is not None:
             self._rename(host, old)
             self._be_machine(machine)
-        for name in ("lima-ssh-ready", "lima-boot-done") if iid else ():
+        for name in ("lima-ssh-ready", "lima-boot-done"):
             self._write("/run/" + name, iid + "\n")
         self._end_sessions()
 

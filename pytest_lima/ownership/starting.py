@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pytest_lima.boot import Boot
 from pytest_lima.booted import Booted
 from pytest_lima.errors import StartError
-from pytest_lima.lima import evidence, logs, paths
+from pytest_lima.lima import logs, paths
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.template import FilledTemplate
 from pytest_lima.observer import Observer, Relay
@@ -18,8 +18,6 @@ from pytest_lima.spec import MachineSpec
 from pytest_lima.warm import snapshots
 from pytest_lima.warm import start as warm
 from pytest_lima.warm.store import Golden
-
-_MISHAPS = 2  # so many of them a start survives
 
 
 @dataclass(frozen=True)
@@ -78,17 +76,15 @@ def _cold(order: Order, observer: Observer, ledger: Ledger, then: warm.Then) -> 
     with ledger.first_create(home):
         boot.create(yaml, _edits(order.spec))
     yaml.unlink()
-    for _ in range(_MISHAPS):
-        try:
-            return boot, boot.start(then)
-        except StartError as error:
-            if not evidence.is_mishap(error):
-                raise
-            observer.warn(f"{order.name} is started once more: {error.what}: {error.seen}")
+
+    def clear(error: StartError) -> None:
+        nonlocal boot
+        observer.warn(f"{order.name} is started once more: {error.what}: {error.seen}")
         removal.halt(home / order.name, observer.warn)
         logs.clear(home / order.name)
         boot = boot_of(order, observer)
-    return boot, boot.start(then)
+
+    return warm.despite_mishaps(lambda: (boot, boot.start(then)), clear)
 
 
 def start_anew(order: Order, observer: Observer, ledger: Ledger) -> tuple[Boot, Booted]:

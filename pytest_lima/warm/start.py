@@ -116,14 +116,27 @@ def wake_up(order: Order, golden: Golden) -> Started:
         LimaError: It didn't wake up; the caller deletes what is left.
         OSError: The kept machine is gone, or the file system is full.
     """
+    return despite_mishaps(lambda: _woken(order, golden), lambda _: order.delete())
+
+
+def despite_mishaps(attempt: Callable[[], Started], clear: Callable[[StartError], None]) -> Started:
+    """Start again what has failed by chance, twice at most.
+
+    Args:
+        attempt: Starts it.
+        clear: Gets the failure, and removes what of it is in the way of another attempt.
+
+    Raises:
+        LimaError: What the last attempt has failed on, or one that was no mishap.
+    """
     for _ in range(_MISHAPS):
         try:
-            return _woken(order, golden)
+            return attempt()
         except StartError as error:
             if not evidence.is_mishap(error):
                 raise
-        order.delete()
-    return _woken(order, golden)
+            clear(error)
+    return attempt()
 
 
 def _woken(order: Order, golden: Golden) -> Started:

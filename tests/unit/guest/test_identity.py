@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import shlex
 import socket
 import subprocess
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,19 +36,9 @@ class Waking:
         self.greeting = b"awake\n"
         self.answer: bytes | None = None
         self.drips = False
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(path))
-        self._listener.listen()
-        self._thread = threading.Thread(target=self._serve)
-        self._thread.start()
 
-    def _serve(self) -> None:
-        with contextlib.suppress(OSError):  # closed
-            while True:
-                self._answer(self._listener.accept()[0])
-
-    def _answer(self, connection: socket.socket) -> None:
-        with connection, connection.makefile("rb") as lines, contextlib.suppress(OSError):
+    def talk(self, connection: socket.socket) -> None:
+        with connection.makefile("rb") as lines:
             connection.sendall(self.greeting)
             if not (line := lines.readline()):
                 return
@@ -64,33 +52,33 @@ class Waking:
                 connection.sendall(b" ")
                 time.sleep(0.02)
 
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
-        self._listener.close()
-
 
 @pytest.fixture
-def waking(short_path: Path) -> Iterator[Waking]:
-    with contextlib.closing(Waking(short_path / "once.sock")) as one:
-        yield one
+def waking(short_path: Path, serve: Callable[..., None]) -> Waking:
+    one = Waking(short_path / "once.sock")
+    serve(one.path, one.talk)
+    return one
+
+
+def wake(path: Path, hostname: str = "lima-pl-new", timeout: float = 30) -> float:
+    return identity.wake(path, KEPT, hostname, "iid-17", timeout)
 
 
 def test_a_guest_that_wakes_up_is_told_who_it_is(waking: Waking) -> None:
-    assert abs(identity.wake(waking.path, KEPT, "lima-pl-new", "iid-17")) < 60
+    assert abs(wake(waking.path)) < 60
     [asked] = waking.asked
     assert (asked["host"], asked["old"], asked["iid"]) == ("lima-pl-new", "lima-pl-old", "iid-17")
     assert abs(asked["now"] - time.time()) < 60
 
 
 def test_one_that_is_put_back_is_told_no_name(waking: Waking) -> None:
-    identity.wake(waking.path, KEPT, KEPT.hostname)
+    wake(waking.path, KEPT.hostname)
     assert waking.asked[0]["host"] is None
 
 
 def test_no_two_are_alike(waking: Waking) -> None:
     for _ in range(2):
-        identity.wake(waking.path, KEPT, "lima-pl-new")
+        wake(waking.path)
     for name, digits in (("machine", 32), ("seed", 64)):
         values = {asked[name] for asked in waking.asked}
         assert len(values) == 2 and {len(value) for value in values} == {digits}
@@ -106,14 +94,14 @@ def test_no_two_are_alike(waking: Waking) -> None:
 )
 def test_a_doubtful_guest_is_refused(waking: Waking, facts: dict[str, str], problem: str) -> None:
     waking.facts |= facts
-    with pytest.raises(StartError, match=problem):
-        identity.wake(waking.path, KEPT, "lima-pl-new")
+    with pytest.raises(StartError, match=rf"seen: {problem}\n"):
+        wake(waking.path)
 
 
 def test_one_that_hangs_up_is_told_so(waking: Waking) -> None:
     waking.answer = b""
     with pytest.raises(StartError, match="hung up without a word"):
-        identity.wake(waking.path, KEPT, "lima-pl-new")
+        wake(waking.path)
 
 
 @pytest.mark.parametrize(
@@ -122,13 +110,13 @@ def test_one_that_hangs_up_is_told_so(waking: Waking) -> None:
 def test_an_answer_that_is_none(waking: Waking, answer: bytes) -> None:
     waking.answer = answer
     with pytest.raises(StartError, match=r"did not wake up\n.*once\.sock"):
-        identity.wake(waking.path, KEPT, "lima-pl-new")
+        wake(waking.path)
 
 
 def test_something_else_there(waking: Waking) -> None:
     waking.greeting = b"SSH-2.0-OpenSSH_9.2\r\n"
     with pytest.raises(StartError, match="did not wake up"):
-        identity.wake(waking.path, KEPT, "lima-pl-new")
+        wake(waking.path)
     assert waking.asked == []
 
 
@@ -136,7 +124,7 @@ def test_one_that_never_ends_its_answer(waking: Waking) -> None:
     waking.drips = True
     begun = time.monotonic()
     with pytest.raises(StartError, match="goes on for too long|timed out"):
-        identity.wake(waking.path, KEPT, "lima-pl-new", timeout=0.5)
+        wake(waking.path, timeout=0.5)
     assert time.monotonic() - begun < 10
 
 
@@ -145,20 +133,20 @@ def test_what_does_not_listen_yet_is_asked_again(short_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as bound:
         bound.bind(str(short_path / "once.sock"))
         with pytest.raises(NotYetError):
-            identity.wake(short_path / "once.sock", KEPT, "lima-pl-new")
+            wake(short_path / "once.sock")
 
 
 def test_nobody_there(short_path: Path) -> None:
     with pytest.raises(StartError, match="did not wake up"):
-        identity.wake(short_path / "once.sock", KEPT, "lima-pl-new")
+        wake(short_path / "once.sock")
 
 
 def test_its_clock_is_told(waking: Waking) -> None:
     waking.facts["time"] = time.time() - 100
-    assert -160 < identity.wake(waking.path, KEPT, "lima-pl-new") < -99
+    assert -160 < wake(waking.path) < -99
     for nonsense in ("noon", None, 10**400, math.nan, -math.inf):
         waking.facts["time"] = nonsense
-        assert identity.wake(waking.path, KEPT, "lima-pl-new") == math.inf
+        assert wake(waking.path) == math.inf
 
 
 class Keeping:
