@@ -172,21 +172,23 @@ class Ledger:
             pass  # others are in it, or it never was
 
     def members(self, run: str) -> list[Identity]:
-        """The living processes that may yet want VMs of a run."""
+        """The living processes that may yet want VMs of a run; the others are forgotten."""
+        joined = self.joined(run)
+        for one in joined:
+            if not one.alive():
+                (self._run(run) / str(one.pid)).unlink(missing_ok=True)
+        return [one for one in joined if one.alive()]
+
+    def joined(self, run: str) -> list[Identity]:
+        """The processes that have not said that they want no more VMs of a run, living or not."""
         try:
             files = list(self._run(run).iterdir())
         except FileNotFoundError:
             return []
         found = []
         for file in files:
-            try:
-                member = Identity(**json.loads(file.read_text()))
-            except (OSError, ValueError, TypeError):
-                continue  # it left just now
-            if member.alive():
-                found.append(member)
-            else:
-                file.unlink(missing_ok=True)
+            with suppress(OSError, ValueError, TypeError):  # it left just now
+                found.append(Identity(**json.loads(file.read_text())))
         return found
 
     @contextmanager

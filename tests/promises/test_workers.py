@@ -76,6 +76,41 @@ def test_05_a_crashed_worker_s_replacement_joins(pytester, fake_lima):
     fake_lima.assert_clean()
 
 
+def test_05_a_crashed_worker_s_replacement_joins_where_no_other_is_left(pytester, fake_lima):
+    pytester.makepyfile("""
+        import os, time
+        from contextlib import suppress
+        from pathlib import Path
+        import psutil
+        import pytest
+
+        crashes, joined = Path("crashes"), Path("joined")
+
+        @pytest.mark.parametrize("number", range(4))
+        def test_it(lima, number):
+            print("VM", lima.name, os.environ["PYTEST_XDIST_WORKER"])
+            if number == 0:
+                crashes.write_text(f"{os.getpid()}\\n")
+                while not joined.exists():
+                    time.sleep(0.02)
+                os.kill(os.getpid(), 9)
+            if number == 3:  # the other worker's last
+                joined.touch()
+                while not crashes.exists() or not crashes.read_text().endswith("\\n"):
+                    time.sleep(0.02)
+                with suppress(psutil.NoSuchProcess):
+                    process = psutil.Process(int(crashes.read_text()))
+                    while process.status() != psutil.STATUS_ZOMBIE:
+                        time.sleep(0.02)
+    """)
+    result = pytester.runpytest_subprocess("-n2", "-rP", "--timeout=20")
+    outcomes = result.parseoutcomes()
+    assert (outcomes["passed"], outcomes["failed"]) == (3, 1)
+    assert len(fake_lima.calls("create")) == 1
+    assert len(names(result)) == 1
+    fake_lima.assert_clean()
+
+
 def test_05_a_worker_that_is_killed_while_it_starts_the_vm(pytester, fake_lima):
     """The others go on: one of them starts another."""
     fake_lima.scenario("slow", boot_seconds=2)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pytest_lima.errors import LimaError, ProvisionError, StartError
+from pytest_lima.lima import identity
 from pytest_lima.lima.identity import Identity, this_process
 from pytest_lima.lima.limactl import Limactl
 from pytest_lima.observer import Observer
@@ -98,6 +100,17 @@ def test_who_may_yet_want_it_keeps_it_alive(ledger, other) -> None:
     assert [one.name for one in claims.of_run()] == [record.name]
     other.die()
     assert claims.release(record.name, failed=False) == DELETE
+
+
+def test_a_crashed_worker_s_is_left_for_its_replacement_and_the_controller(ledger, other) -> None:
+    controller = identity.of(os.getppid())
+    claims = Claims(ledger, Settings(), run_of(controller))
+    record, _ = take(claims)
+    claims.ready(record.name)
+    ledger.join("run", other.identity)
+    other.die()
+    assert claims.release(record.name, failed=False) == SHARED
+    assert [one.name for one in claims.of_run()] == [record.name]
 
 
 @pytest.mark.parametrize(

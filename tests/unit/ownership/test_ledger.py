@@ -97,7 +97,9 @@ def test_only_a_fresh_home_is_created_in_alone(ledger: Ledger, tmp_path: Path) -
 def test_members_are_the_living(ledger: Ledger) -> None:
     assert ledger.members("run") == []
     ledger.join("run", MINE)
-    ledger.join("run", Identity(4194304, 1.0, MINE.host))
-    assert ledger.members("run") == [MINE]
+    crashed = Identity(4194304, 1.0, MINE.host)
+    ledger.join("run", crashed)
+    assert set(ledger.joined("run")) == {MINE, crashed}
+    assert ledger.members("run") == ledger.joined("run") == [MINE]
     ledger.leave("run", MINE)
     assert ledger.members("run") == []
