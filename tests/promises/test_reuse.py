@@ -191,11 +191,11 @@ def test_14_one_process_waits_for_all_of_them(pytester, fake_lima, soon):
 
 def test_14_one_in_use_is_not_idle(pytester, fake_lima, start, soon):
     pytester.makepyfile(TEST)
-    pytester.runpytest_subprocess("--lima-reuse", "--lima-idle=6").assert_outcomes(passed=1)
+    pytester.runpytest_subprocess("--lima-reuse", "--lima-idle=8").assert_outcomes(passed=1)
     pytester.makepyfile(
-        "import time\ndef test_it(lima):\n    time.sleep(9)\n    lima.run('true')\n"
+        "import time\ndef test_it(lima):\n    time.sleep(10)\n    lima.run('true')\n"
     )
-    result = pytester.runpytest_subprocess("--lima-reuse", "--lima-idle=6", "--lima-engine=docker")
+    result = pytester.runpytest_subprocess("--lima-reuse", "--lima-idle=8", "--lima-engine=docker")
     result.assert_outcomes(passed=1)
     assert len(fake_lima.calls("create")) == 1
     soon()
