@@ -19,7 +19,7 @@ from pytest_lima.errors import (
     LimaError,
     StartError,
 )
-from pytest_lima.guest import clock, hostkeys, power, readiness
+from pytest_lima.guest import clock, hostkeys, pinning, power, readiness
 from pytest_lima.guest.hostkeys import HostKeys
 from pytest_lima.guest.login import Login
 from pytest_lima.guest.readiness import Waiting
@@ -34,10 +34,6 @@ from pytest_lima.lima.template import FilledTemplate
 from pytest_lima.lima.vitals import Vitals
 from pytest_lima.observer import Observer
 
-# cloud-init prints the keys about a second after Lima's marker; with none by then the image
-# doesn't print any.
-_KEYS_GRACE = 15.0
-_KEYS = "SSH host keys on the console"
 _LOCAL_INTERVAL = 0.02
 
 
@@ -131,7 +127,9 @@ class Boot:
             booted.forward.close()
         keys = booted.keys
         if not keys.lasting:
-            keys = waiting.until(_KEYS, lambda: hostkeys.from_console(self._dir, printed))
+            keys = waiting.until(
+                pinning.ON_CONSOLE, lambda: hostkeys.from_console(self._dir, printed)
+            )
             keys.write_known_hosts(paths.our_folder(self._dir) / "known_hosts", self._name)
 
         def reconnect() -> Connection | None:
@@ -198,30 +196,15 @@ class Boot:
             raise
 
     def _connect(self, waiting: Waiting, address: Address) -> tuple[Connection, HostKeys]:
-        keys = waiting.until(_KEYS, self._keys_or_give_up())
-        if keys.keys:
-            return waiting.until("SSH", lambda: connect(address, keys)), keys
-        connection = waiting.until("SSH", lambda: connect(address, None))
-        kind, key = connection.host_key.split()
-        self._observer.warn(
-            f"{self._name} printed no SSH host key on its console; the {kind} key that "
-            f"answered first on 127.0.0.1:{address.port} is trusted for this run"
+        connection, keys = pinning.first_login(
+            waiting, address, self._dir, lambda: self._events.read().running
         )
-        return connection, HostKeys({kind: key}, hostkeys.FIRST_CONNECTION)
-
-    def _keys_or_give_up(self) -> Callable[[], HostKeys | None]:
-        """Look for the keys; an empty set of them when the image evidently prints none."""
-        lima_ready: list[float] = []
-
-        def look() -> HostKeys | None:
-            if self._events.read().running and not lima_ready:
-                lima_ready.append(time.monotonic())
-            keys = hostkeys.from_console(self._dir)
-            if keys is None and lima_ready and time.monotonic() - lima_ready[0] > _KEYS_GRACE:
-                return HostKeys({}, "nowhere")
-            return keys
-
-        return look
+        if keys.source == hostkeys.FIRST_CONNECTION:
+            self._observer.warn(
+                f"{self._name} printed no SSH host key on its console; the {', '.join(keys.keys)} "
+                f"key that answered first on 127.0.0.1:{address.port} is trusted for this run"
+            )
+        return connection, keys
 
     def _engines(
         self, waiting: Waiting, info: InstanceInfo, address: Address

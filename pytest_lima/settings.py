@@ -7,82 +7,15 @@ over the ini file, that over the default. Plain ``LIMA_*`` variables are Lima's 
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 from pytest_lima.errors import TemplateError
+from pytest_lima.values import at_least_one, count, gib, not_empty, one_of, pair, positive, switch
 
 DEFAULT_TEMPLATE = "template:ubuntu-lts"
-
-# Compiled at first use: pytest imports this at every start.
-_SIZE = r"(\d+(?:\.\d+)?)\s*(?:(g|gib|gb)|(m|mib|mb))?"
-_ON = ("on", "yes", "true", "1")
-_OFF = ("off", "no", "false", "0")
-_PARAM = r"(?s)[A-Za-z_][A-Za-z0-9_]*=.*"
-
-
-def gib(text: str) -> float:
-    """Parse a size such as ``2``, ``2GiB`` or ``512MiB`` into GiB."""
-    match = re.fullmatch(_SIZE, text.strip(), re.IGNORECASE)
-    value = float(match[1]) / (1024 if match[3] else 1) if match else 0.0
-    if not (0 < value < math.inf):
-        raise ValueError("a size such as 2, 2GiB or 512MiB")
-    return value
-
-
-def _cpus(text: str) -> int:
-    value = int(text) if text.strip().isdecimal() else 0
-    if value < 1:
-        raise ValueError("a whole number from 1")
-    return value
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not (0 < value < math.inf):
-        raise ValueError("a number above 0")
-    return value
-
-
-def _count(text: str) -> int:
-    if not text.strip().isdecimal():
-        raise ValueError("a whole number from 0")
-    return int(text)
-
-
-def _switch(text: str) -> bool:
-    value = text.strip().lower()
-    if value not in _ON + _OFF:
-        raise ValueError("one of " + ", ".join(_ON + _OFF))
-    return value in _ON
-
-
-def _text(text: str) -> str:
-    if not text.strip():
-        raise ValueError("a text that is not empty")
-    return text.strip()
-
-
-def _param(text: str) -> str:
-    if not re.fullmatch(_PARAM, text):
-        raise ValueError("KEY=VALUE")
-    return text
-
-
-def _one_of(*choices: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text not in choices:
-            raise ValueError("one of " + ", ".join(choices))
-        return text
-
-    return parse
 
 
 @dataclass(frozen=True)
@@ -125,37 +58,36 @@ class Option:
 
 def _choice(name: str, help_: str, *choices: str) -> Option:
     """An option whose default is the first of its choices."""
-    return Option(name, _one_of(*choices), choices[0], "|".join(choices), help_)
+    return Option(name, one_of(*choices), choices[0], "|".join(choices), help_)
 
 
 OPTIONS: tuple[Option, ...] = (
     _choice("vmtype", "Lima's driver (auto: vz on macOS, else qemu)", "auto", "vz", "qemu"),
     Option(
         "template",
-        _text,
+        not_empty,
         (),
         "NAME|PATH|URL",
         f"Lima template of the VM, default {DEFAULT_TEMPLATE}; several: the suite runs on each",
         repeatable=True,
     ),
-    Option("set", _text, (), "EXPR", "yq expression applied to the template by limactl", True),
-    Option("param", _param, (), "KEY=VALUE", "Value for a param of the template", True),
-    Option("cpus", _cpus, None, "N", "Number of virtual CPUs"),
+    Option("set", not_empty, (), "EXPR", "yq expression applied to the template by limactl", True),
+    Option("param", pair, (), "KEY=VALUE", "Value for a param of the template", True),
+    Option("cpus", at_least_one, None, "N", "Number of virtual CPUs"),
     Option("memory", gib, None, "GIB", "Memory, such as 2 or 512MiB"),
     Option("disk", gib, None, "GIB", "Size of the disk, such as 10"),
-    Option(
-        "mount", _text, (), "PATH[:w]", "Host directory to mount, :w writable; none else is", True
-    ),
-    Option("arch", _text, None, "ARCH", "Architecture, such as x86_64 or aarch64"),
+    Option("mount", not_empty, (), "PATH[:w]",
+           "Host directory to mount, :w writable; none else is", True),
+    Option("arch", not_empty, None, "ARCH", "Architecture, such as x86_64 or aarch64"),
     _choice("accel", "Accelerator for QEMU (auto: one that was seen to work)",
             "auto", "kvm", "hvf", "tcg"),
     _choice("engine", "Container engine to wait for and forward "
             "(auto: what the collected tests' fixtures ask for)",
             "auto", "docker", "containerd", "both", "none"),
-    Option("timeout", _positive, 600.0, "SECONDS", "Longest time until a VM is ready"),
+    Option("timeout", positive, 600.0, "SECONDS", "Longest time until a VM is ready"),
     Option(
         "timeout_factor",
-        _positive,
+        positive,
         None,
         "F",
         "Factor on every boot timeout, default 10 without hardware acceleration, else 1",
@@ -169,21 +101,21 @@ OPTIONS: tuple[Option, ...] = (
     _choice("teardown", "What ends a VM that is not kept", "delete", "stop"),
     _choice("share", "Who shares a VM under pytest-xdist: all workers, or each has its own",
             "run", "worker"),
-    Option("max_vms", _cpus, None, "N", "Most VMs of a run with --lima-share=worker or "
-           "--lima-standby, default from free memory and cores"),
-    Option("standby", _count, 0, "N", "VMs to have ready, standing still, for later tests with "
+    Option("max_vms", at_least_one, None, "N", "Most VMs of a run with --lima-share=worker "
+           "or --lima-standby, default from free memory and cores"),
+    Option("standby", count, 0, "N", "VMs to have ready, standing still, for later tests with "
            "lima_fresh"),
-    Option("reuse", _switch, False, "on|off",
+    Option("reuse", switch, False, "on|off",
            "Take a VM of the same spec that another run has left, and leave it for the next",
            switch=True),
-    Option("idle", _positive, None, "SECONDS", "End a kept VM that nobody has used for so long"),
-    Option("recreate", _count, 0, "N", "How often a VM that died is made anew for later tests"),
-    Option("timings", _switch, False, "on|off",
+    Option("idle", positive, None, "SECONDS", "End a kept VM that nobody has used for so long"),
+    Option("recreate", count, 0, "N", "How often a VM that died is made anew for later tests"),
+    Option("timings", switch, False, "on|off",
            "Show how long each phase of each start took; junit's properties have it too",
            switch=True),
     _choice("missing", "What to do with tests where Lima can't run", "fail", "skip"),
-    Option("home", _text, None, "DIR", "LIMA_HOME for our instances; a short path of its own"),
-    Option("limactl", _text, None, "PATH", "The limactl to run instead of the one on PATH"),
+    Option("home", not_empty, None, "DIR", "LIMA_HOME for our instances; a short path of its own"),
+    Option("limactl", not_empty, None, "PATH", "The limactl to run instead of the one on PATH"),
 )  # fmt: skip
 
 
@@ -260,7 +192,7 @@ def resolve(
     Raises:
         TemplateError: A value that can't be parsed; it names the source and what is accepted.
     """
-    values: dict[str, Any] = {}
+    resolved: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for option in OPTIONS:
         for source, raw, where in (
@@ -271,12 +203,12 @@ def resolve(
             texts = _texts(raw, repeatable=option.repeatable)
             if texts:
                 parsed = tuple(_parse(option, text, where) for text in texts)
-                values[option.name] = parsed if option.repeatable else parsed[-1]
+                resolved[option.name] = parsed if option.repeatable else parsed[-1]
                 sources[option.name] = source
                 break
         else:
-            values[option.name], sources[option.name] = option.default, "default"
-    return Settings(**values, sources=MappingProxyType(sources))
+            resolved[option.name], sources[option.name] = option.default, "default"
+    return Settings(**resolved, sources=MappingProxyType(sources))
 
 
 def _texts(raw: object, *, repeatable: bool) -> list[str]:

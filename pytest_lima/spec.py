@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pytest_lima.errors import TemplateError
-from pytest_lima.settings import Settings, gib
+from pytest_lima.settings import Settings
+from pytest_lima.values import gib
 
 _VMTYPES = ("auto", "vz", "qemu")
 

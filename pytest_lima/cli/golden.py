@@ -12,7 +12,8 @@ from pytest_lima.lima import paths
 from pytest_lima.observer import Observer
 from pytest_lima.ownership.library import lima_instance
 from pytest_lima.settings import resolve
-from pytest_lima.warm.store import Golden, Store
+from pytest_lima.warm.golden import Golden
+from pytest_lima.warm.store import Store
 
 
 class _Told(Observer):

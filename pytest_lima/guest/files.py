@@ -1,37 +1,24 @@
-"""Files to and from the guest: single ones over SFTP, a directory as one tar stream.
-
-The guest is not trusted: what it sends is written only below the destination, only as
-regular files and directories, and only up to a limit.
-"""
+"""Files to and from the guest, over SFTP; directories go as ``trees``."""
 
 from __future__ import annotations
 
 import io
-import shlex
 import shutil
 import stat
-import tarfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, cast
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 from pytest_lima.errors import LimaError
-from pytest_lima.guest.output import exit_status
+from pytest_lima.guest import transfers, trees
 from pytest_lima.guest.ssh import Connection
 
 if TYPE_CHECKING:
     import paramiko
 
-_TRANSFER_TIMEOUT = 600.0
-_SIZE_LIMIT = 4 * 1024**3
-_COUNT_LIMIT = 100_000
 # Of what paramiko writes at once: half of the answers that 32 KiB cost. OpenSSH takes 256.
 _REQUEST = 64 * 1024
-_PIECE = 32 * 1024  # tarfile copies what it holds at each write
-# What a member's header may take beside its data; tarfile keeps headers in memory.
-_HEADER_LIMIT = 4096
 
 
 def put(connection: Connection, local: Path, remote: str) -> None:
@@ -41,11 +28,11 @@ def put(connection: Connection, local: Path, remote: str) -> None:
         LimaError: ``local`` doesn't exist or the guest refused.
     """
     if local.is_dir():
-        _put_tree(connection, local, remote)
+        trees.put(connection, local, remote)
         return
     if not local.is_file():
         raise LimaError(f"there is no file {local} to copy", remedy="check the path")
-    with _refusals("put", remote), connection.sftp() as sftp, local.open("rb") as source:
+    with transfers.refusals("put", remote), connection.sftp() as sftp, local.open("rb") as source:
         _send(sftp, source, remote)
         sftp.chmod(remote, stat.S_IMODE(local.stat().st_mode))
 
@@ -56,15 +43,15 @@ def get(connection: Connection, remote: str, local: Path) -> None:
     Raises:
         LimaError: It isn't there, can't be read, or is more than 4 GiB or 100,000 files.
     """
-    with _refusals("get", remote), connection.sftp() as sftp:
+    with transfers.refusals("get", remote), connection.sftp() as sftp:
         attributes = sftp.stat(remote)
         is_tree = stat.S_ISDIR(attributes.st_mode or 0)
         if not is_tree:
-            if (attributes.st_size or 0) > _SIZE_LIMIT:
+            if (attributes.st_size or 0) > transfers.SIZE_LIMIT:
                 raise LimaError(f"{remote} is larger than 4 GiB", ran=f"get {remote}")
             sftp.get(remote, str(local), callback=_limits("get", remote))
     if is_tree:
-        _get_tree(connection, remote, local)
+        trees.get(connection, remote, local)
 
 
 def read_bytes(connection: Connection, remote: str) -> bytes:
@@ -73,8 +60,8 @@ def read_bytes(connection: Connection, remote: str) -> bytes:
     Raises:
         LimaError: It isn't there, can't be read, or is more than 4 GiB.
     """
-    with _refusals("read", remote), connection.sftp() as sftp:
-        if (sftp.stat(remote).st_size or 0) > _SIZE_LIMIT:
+    with transfers.refusals("read", remote), connection.sftp() as sftp:
+        if (sftp.stat(remote).st_size or 0) > transfers.SIZE_LIMIT:
             raise LimaError(f"{remote} is larger than 4 GiB", ran=f"read {remote}")
         buffer = io.BytesIO()
         sftp.getfo(remote, buffer, callback=_limits("read", remote))
@@ -87,7 +74,7 @@ def write_bytes(connection: Connection, remote: str, data: bytes) -> None:
     Raises:
         LimaError: The guest refused.
     """
-    with _refusals("write", remote), connection.sftp() as sftp:
+    with transfers.refusals("write", remote), connection.sftp() as sftp:
         _send(sftp, io.BytesIO(data), remote)
 
 
@@ -102,163 +89,14 @@ def _send(sftp: paramiko.SFTPClient, source: IO[bytes], remote: str) -> None:
         raise OSError(f"{written} of {sent} bytes were written")
 
 
-def _put_tree(connection: Connection, local: Path, remote: str) -> None:
-    deadline = time.monotonic() + _TRANSFER_TIMEOUT
-    target = shlex.quote(remote)
-    command = f"mkdir -p -- {target} && exec tar -xf - -C {target}"
-    with _refusals("put", remote), connection.session(command, deadline) as channel:
-        stream = _Stream(channel, deadline)
-        try:
-            file = cast("IO[bytes]", stream)
-            with tarfile.open(fileobj=file, mode="w|", bufsize=_PIECE) as archive:
-                archive.add(local.resolve(), arcname=".", filter=_anonymous)
-            channel.shutdown_write()
-        except _EndedError:
-            pass  # its words say why
-        problem = stream.refusal()
-    if problem:
-        raise LimaError(f"put {remote} in the guest failed", ran=command, seen=problem,
-                        remedy="see who may write there, and what space is left")  # fmt: skip
-
-
-def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    member.uid = member.gid = 0
-    member.uname = member.gname = ""
-    return member
-
-
 def _limits(verb: str, remote: str) -> Callable[[int, int], None]:
     """Called by SFTP as bytes come: the size that a guest tells may be any."""
-    deadline = time.monotonic() + _TRANSFER_TIMEOUT
+    deadline = time.monotonic() + transfers.TIMEOUT
 
     def check(size: int, _: int) -> None:
-        if size > _SIZE_LIMIT:
+        if size > transfers.SIZE_LIMIT:
             raise LimaError(f"{remote} is larger than 4 GiB", ran=f"{verb} {remote}")
         if time.monotonic() > deadline:
             raise TimeoutError
 
     return check
-
-
-def _get_tree(connection: Connection, remote: str, local: Path) -> None:
-    deadline = time.monotonic() + _TRANSFER_TIMEOUT
-    local.mkdir(parents=True, exist_ok=True)
-    command = f"exec tar -cf - -C {shlex.quote(remote)} ."
-    with _refusals("get", remote), connection.session(command, deadline) as channel:
-        stream = _Stream(channel, deadline)
-        try:
-            with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|") as archive:
-                _extract(archive, stream, local)
-            problem = ""
-        except (tarfile.TarError, RecursionError, ValueError) as error:
-            problem = str(error)
-        problem = stream.refusal() or problem
-    if problem:
-        raise LimaError(f"get {remote} from the guest failed", ran=command, seen=problem,
-                        remedy="what came before that is there; see who may read it")  # fmt: skip
-
-
-class _EndedError(Exception):
-    """The guest's tar ended before it had read everything."""
-
-
-class _Stream:
-    """The guest's tar, as tarfile reads from it or writes to it, until a deadline.
-
-    Attributes:
-        budget: Bytes that may still come.
-    """
-
-    def __init__(self, channel: paramiko.Channel, deadline: float) -> None:
-        self.budget = 1024 * 1024
-        self._channel = channel
-        self._deadline = deadline
-
-    def write(self, data: bytes) -> None:
-        """Send all of ``data``."""
-        self._channel.settimeout(max(0.001, self._deadline - time.monotonic()))
-        try:
-            self._channel.sendall(data)
-        except TimeoutError:
-            raise
-        except OSError:
-            raise _EndedError from None
-
-    def read(self, size: int) -> bytes:
-        """At most ``size`` bytes; none at the end."""
-        self._channel.settimeout(max(0.001, self._deadline - time.monotonic()))
-        data = self._channel.recv(size)
-        self.budget -= len(data)
-        if self.budget < 0:
-            raise LimaError("the guest sends more than it announces")
-        return data
-
-    def refusal(self) -> str | None:
-        """Why tar didn't do all; None when it did."""
-        status = exit_status(self._channel, self._deadline)
-        said = self._channel.recv_stderr(65536) if self._channel.recv_stderr_ready() else b""
-        lines = said.decode(errors="replace").splitlines()
-        # A log that grows while it is read is no failure; GNU tar returns 1 for it.
-        bad = [line for line in lines if not line.endswith("file changed as we read it")]
-        if status == 0 or (status == 1 and lines and not bad):
-            return None
-        return "\n".join(bad[-5:]) or f"tar returned {status}"
-
-
-def _extract(archive: tarfile.TarFile, stream: _Stream, local: Path) -> None:
-    """Write members ourselves: names are checked, links and devices are left out."""
-    size = count = 0
-    for member in archive:
-        announced = max(0, member.size)  # a sparse one can say less than nothing
-        size, count = size + announced, count + 1
-        if size > _SIZE_LIMIT or count > _COUNT_LIMIT:
-            raise LimaError(f"the guest sends more than 4 GiB or {_COUNT_LIMIT} files")
-        stream.budget += announced + _HEADER_LIMIT
-        parts = PurePosixPath(member.name).parts
-        if member.name.startswith("/") or ".." in parts or "\0" in member.name:
-            raise LimaError("the guest sends a name outside the directory", seen=member.name)
-        if not parts or not (member.isdir() or member.isfile()):
-            continue  # the directory itself, or what we leave out
-        target = local.joinpath(*parts)
-        _refuse_what_lies_in_the_way(target, local, is_dir=member.isdir())
-        if member.isdir():
-            target.mkdir(exist_ok=True)
-        else:
-            _write_member(archive, member, target)
-
-
-def _refuse_what_lies_in_the_way(target: Path, local: Path, *, is_dir: bool) -> None:
-    if target.is_symlink() or not target.parent.resolve().is_relative_to(local.resolve()):
-        raise LimaError("a symlink lies in the way of what the guest sends", seen=str(target))
-    if not target.parent.is_dir() or (target.exists() and target.is_dir() is not is_dir):
-        raise LimaError("a file and a directory have the same name", seen=str(target))
-
-
-def _write_member(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
-    source = archive.extractfile(member)
-    if source is None:
-        return
-    with target.open("wb") as file:
-        while chunk := source.read(256 * 1024):
-            file.write(chunk)
-    target.chmod(member.mode & 0o755 | 0o600)
-
-
-@contextmanager
-def _refusals(verb: str, remote: str) -> Iterator[None]:
-    """Turn a guest's refusal of a path into an error that names it."""
-    try:
-        yield
-    except TimeoutError:
-        problem = "it did not end in time"
-    except OSError as error:
-        if error.filename is not None:
-            raise  # a file of this host, which Python's words name
-        problem = error.strerror or str(error)
-    else:
-        return
-    raise LimaError(
-        f"{verb} {remote} in the guest failed",
-        seen=problem,
-        remedy="check that the path exists and the login user may use it",
-    )

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_lima.errors import TemplateError
-from pytest_lima.lima import engines
+from pytest_lima.lima import engines, reach
 from pytest_lima.spec import MachineSpec
 
 _SIZE_LIMIT = 1024 * 1024
@@ -106,7 +106,7 @@ def fill(
     filled = _merge(filled, json.loads(spec.overrides))
     for key in ("provision", "portForwards"):
         filled[key] = _entries(source, filled, key)
-    _refuse_reaching_out(source, filled)
+    reach.refuse(source, filled)
     if "plain" not in filled:
         filled["plain"] = not _needs_guest_agent(filled)
     filled["portForwards"] = [*filled["portForwards"], _FORWARD_NOTHING]
@@ -222,29 +222,6 @@ def _add_engines(filled: dict[str, Any], spec: MachineSpec, brought: str | None)
         script = engines.provision_script(engine)
         filled["provision"] = [*filled["provision"], {"mode": "system", "script": script}]
     return sockets
-
-
-def _refuse_reaching_out(source: str, filled: Mapping[str, Any]) -> None:
-    reasons = []
-    if filled.get("copyToHost"):
-        reasons.append("copyToHost writes files on this host")
-    if any(entry.get("mode") == "ansible" for entry in filled["provision"]):
-        reasons.append("provision mode ansible runs a playbook on this host")
-    for rule in filled["portForwards"]:
-        socket = str(rule.get("hostSocket") or "")
-        inside = socket.removeprefix("{{.Dir}}/")
-        if socket and (inside == socket or ".." in inside or "{{" in inside):
-            reasons.append(f"Lima removes what lies at hostSocket {socket}")
-        if rule.get("reverse"):
-            reasons.append("a reverse forward gives the guest a socket of this host")
-        if str(rule.get("hostIP") or "127.0.0.1") not in ("127.0.0.1", "::1"):
-            reasons.append(f"hostIP {rule['hostIP']} opens the guest to the network")
-    if reasons:
-        raise TemplateError(
-            f"the template {source} reaches outside its instance",
-            seen="; ".join(reasons),
-            remedy="remove that from the template; forwards of our own exist for sockets",
-        )
 
 
 def _needs_guest_agent(filled: Mapping[str, Any]) -> bool:

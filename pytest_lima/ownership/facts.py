@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 
 from pytest_lima.ownership.starting import Order
-from pytest_lima.settings import gib
+from pytest_lima.values import gib
 
 _TEXT = "the template's text"
 # Lima's own default, for templates that leave it open (pkg/limayaml/defaults.go).

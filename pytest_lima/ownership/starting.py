@@ -17,7 +17,7 @@ from pytest_lima.settings import DEFAULT_TEMPLATE
 from pytest_lima.spec import MachineSpec
 from pytest_lima.warm import snapshots
 from pytest_lima.warm import start as warm
-from pytest_lima.warm.store import Golden
+from pytest_lima.warm.golden import Golden
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from pytest_lima.guest import clock, identity
 from pytest_lima.guest.ssh import Connection
 from pytest_lima.lima import logs, process
 from pytest_lima.lima.qmp import Monitor
-from pytest_lima.warm.store import Golden
+from pytest_lima.warm.golden import Golden
 
 # What Lima has in an instance's folder from its creation on and reads at each start. Texts are
 # copied, as limactl may write them in place.

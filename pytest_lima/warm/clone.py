@@ -21,7 +21,7 @@ from pytest_lima.errors import LimaError
 from pytest_lima.guest import freeze, identity
 from pytest_lima.lima import process
 from pytest_lima.warm.bake import BINARIES, LAYER, clock_kept, create_overlay, put_disk_aside
-from pytest_lima.warm.store import RECORD, Golden
+from pytest_lima.warm.golden import RECORD, Golden
 
 _COPY_TIMEOUT = 600.0
 _DISK = "disk"

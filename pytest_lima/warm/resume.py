@@ -35,7 +35,7 @@ from pytest_lima.lima.template import FilledTemplate
 from pytest_lima.lima.vitals import Vitals
 from pytest_lima.observer import Observer
 from pytest_lima.warm.bake import BINARIES, LAYER, TEXTS, create_overlay
-from pytest_lima.warm.store import Golden
+from pytest_lima.warm.golden import Golden
 
 # Emulated it takes three seconds. What takes longer than this is better started cold.
 _LONGEST = 60.0

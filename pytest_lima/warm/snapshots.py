@@ -15,7 +15,8 @@ from pytest_lima.lima import paths
 from pytest_lima.lima.host import Host
 from pytest_lima.warm import fit, start
 from pytest_lima.warm.bake import bake
-from pytest_lima.warm.store import Golden, Store
+from pytest_lima.warm.golden import Golden
+from pytest_lima.warm.store import Store
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")
 # What a clone begins with and is reset to; no name is like it.

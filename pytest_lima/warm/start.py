@@ -28,8 +28,9 @@ from pytest_lima.lima.template import FilledTemplate
 from pytest_lima.observer import Observer
 from pytest_lima.warm import clone, fit
 from pytest_lima.warm.bake import bake
+from pytest_lima.warm.golden import Golden
 from pytest_lima.warm.resume import Resume
-from pytest_lima.warm.store import Golden, Store
+from pytest_lima.warm.store import Store
 
 Started = tuple[Boot, Booted]
 Then = Callable[[Booted], None]

@@ -9,76 +9,20 @@ machine takes nothing from anybody, and the file system counts the users.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import secrets
 import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from pytest_lima.guest.identity import Kept
-from pytest_lima.lima.info import InstanceInfo
+from pytest_lima.warm import golden as records
+from pytest_lima.warm.golden import RECORD, Golden
 
-RECORD = "golden.json"
 _HALF = ".half-"
 _GONE = ".gone-"
 _REFUSED = ".refused"
-
-
-@dataclass(frozen=True)
-class Golden:
-    """One kept machine, whole and not changed any more.
-
-    Attributes:
-        folder: Where its files lie.
-        key: Hash of what it is.
-        name: The instance it was kept from.
-        template: What it was made from, for lists.
-        kept: Its token and host name.
-        user: The guest's login user.
-        host_keys: Base64 of each SSH host key by type.
-        layer: Name of the disk file that new disks lie on.
-        layer_format: ``qcow2`` or ``raw``.
-        booted_as: The instances that it has booted as, in that order.
-        disk_only: Whether its memory can't be kept, so that it is booted.
-        info: What limactl said of the instance it was kept from; None where that isn't kept.
-    """
-
-    folder: Path
-    key: str
-    name: str
-    template: str
-    kept: Kept
-    user: str
-    host_keys: Mapping[str, str]
-    layer: str
-    layer_format: str
-    booted_as: tuple[str, ...]
-    disk_only: bool = False
-    info: InstanceInfo | None = None
-
-    @property
-    def state(self) -> Path:
-        """The memory and the devices' state, as QEMU's migration stream."""
-        return self.folder / "state"
-
-    @property
-    def used(self) -> float:
-        """When it was made or last used, seconds since the epoch."""
-        return (self.folder / RECORD).stat().st_mtime
-
-    @property
-    def size(self) -> int:
-        """Bytes on the disk, those that running instances share included."""
-        return sum(file.stat().st_blocks * 512 for file in self.folder.iterdir())
-
-    @property
-    def in_use(self) -> bool:
-        """Whether the disk of an instance lies on it."""
-        return (self.folder / self.layer).stat().st_nlink > 1
 
 
 class Store:
@@ -90,7 +34,7 @@ class Store:
 
     def find(self, key: str) -> Golden | None:
         """The kept machine of this key; being found counts as being used."""
-        golden = _read(self._folder / key)
+        golden = records.read(self._folder / key)
         if golden is not None:
             try:
                 os.utime(golden.folder / RECORD)
@@ -100,7 +44,7 @@ class Store:
 
     def all(self) -> list[Golden]:
         """All that are whole, the one used last at the end."""
-        found = [_read(folder) for folder in self._folders()]
+        found = [records.read(folder) for folder in self._folders() if "." not in folder.name]
         return sorted(filter(None, found), key=_used)
 
     @contextmanager
@@ -136,10 +80,7 @@ class Store:
         folder = self._folder / golden.key
         info = golden.info and replace(golden.info, dir=folder)
         whole = replace(golden, folder=folder, info=info)
-        record = {**asdict(golden), "folder": "", "made": time.time()}
-        if golden.info:
-            record["info"]["dir"] = ""  # it is where it is found
-        (half / RECORD).write_text(json.dumps(record))
+        records.write(golden)
         for file in half.iterdir():
             file.chmod(0o400)
         self._clear(golden.key)
@@ -151,7 +92,7 @@ class Store:
 
         One that was kept in its place meanwhile stays.
         """
-        if _read(golden.folder) in (golden, None):
+        if records.read(golden.folder) in (golden, None):
             self._clear(golden.key)
 
     def _clear(self, key: str) -> None:
@@ -215,20 +156,6 @@ class Store:
             return [path for path in sorted(self._folder.iterdir()) if path.is_dir()]
         except FileNotFoundError:
             return []
-
-
-def _read(folder: Path) -> Golden | None:
-    if "." in folder.name:
-        return None
-    try:
-        record = json.loads((folder / RECORD).read_text())
-        del record["made"]
-        info = record["info"] and InstanceInfo(**{**record["info"], "dir": folder})
-        known = {"folder": folder, "kept": Kept(**record["kept"]), "info": info,
-                 "booted_as": tuple(record["booted_as"])}  # fmt: skip
-        return Golden(**{**record, **known})
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # another version's
 
 
 def _locked(descriptor: int) -> bool:

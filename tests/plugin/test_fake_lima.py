@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_lima import boot, lima_instance
+from pytest_lima import lima_instance
 from pytest_lima.errors import (
     CommandTimeoutError,
     HostKeyError,
@@ -23,7 +23,7 @@ from pytest_lima.errors import (
     ReadyTimeoutError,
     StartError,
 )
-from pytest_lima.guest import answers
+from pytest_lima.guest import answers, pinning
 from pytest_lima.lima import accel, host
 from pytest_lima.settings import resolve
 
@@ -153,16 +153,16 @@ def test_one_template_has_a_scenario_of_its_own(fake_lima):
 
 
 @pytest.mark.parametrize(
-    ("values", "error", "match"),
+    ("values", "seconds", "error", "match"),
     [
-        ({"name": "never-ready"}, ReadyTimeoutError, "no SSH within"),
-        ({"name": "hang"}, StartError, "did not end in time"),
-        ({"name": "hang", "hang": "start"}, ReadyTimeoutError, "no SSH port from Lima"),
-        ({"name": "slow", "boot_seconds": 60}, ReadyTimeoutError, "no SSH host keys"),
+        ({"name": "never-ready"}, 6, ReadyTimeoutError, "no SSH within"),
+        ({"name": "hang"}, 1, StartError, "did not end in time"),
+        ({"name": "hang", "hang": "start"}, 3, ReadyTimeoutError, "no SSH port from Lima"),
+        ({"name": "slow", "boot_seconds": 60}, 4, ReadyTimeoutError, "no SSH host keys"),
     ],
 )
-def test_what_hangs_ends_at_the_timeout(fake_lima, monkeypatch, values, error, match):
-    monkeypatch.setenv("PYTEST_LIMA_TIMEOUT", "2")
+def test_what_hangs_ends_at_the_timeout(fake_lima, monkeypatch, values, seconds, error, match):
+    monkeypatch.setenv("PYTEST_LIMA_TIMEOUT", str(seconds))
     fake_lima.scenario(**values)
     boot_fails(error, match)
     fake_lima.assert_clean()
@@ -176,7 +176,7 @@ def test_a_create_that_was_killed_early_leaves_nothing(fake_lima, monkeypatch):
 
 
 def test_without_keys_on_the_console_the_first_one_is_taken(fake_lima, monkeypatch):
-    monkeypatch.setattr(boot, "_KEYS_GRACE", 0.0)
+    monkeypatch.setattr(pinning, "_GRACE", 0.0)
     fake_lima.scenario("no-host-keys")
     with lima_instance() as vm:
         assert "HOST KEY" not in vm.console_log()

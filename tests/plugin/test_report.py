@@ -57,7 +57,7 @@ def test_a_failed_test_shows_the_logs_of_what_it_has_cloned_itself(pytester, fak
         import pytest
         from pytest_lima.guest.identity import Kept
         from pytest_lima.warm import fit, snapshots, start
-        from pytest_lima.warm.store import Golden
+        from pytest_lima.warm.golden import Golden
 
         @pytest.fixture(scope="session", autouse=True)
         def booted_clones():

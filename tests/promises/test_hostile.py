@@ -123,7 +123,7 @@ def test_35_links_and_pipes_are_left_out(fake_lima, hostile):
 
 
 def test_35_too_many_files_are_refused(fake_lima, hostile, monkeypatch):
-    monkeypatch.setattr("pytest_lima.guest.files._COUNT_LIMIT", 3)
+    monkeypatch.setattr("pytest_lima.guest.trees._COUNT_LIMIT", 3)
     with pytest.raises(LimaError, match="more than 4 GiB or 3 files"):
         hostile(stream(*((f"{number}", tarfile.REGTYPE, "") for number in range(5))))
     fake_lima.assert_clean()

@@ -27,14 +27,16 @@ from pytest_lima.lima.qmp import Monitor
 from pytest_lima.lima.template import FilledTemplate
 from pytest_lima.observer import Observer
 from pytest_lima.warm import start
-from pytest_lima.warm.store import Golden, Store
+from pytest_lima.warm.golden import Golden
+from pytest_lima.warm.store import Store
 
 # Makes the machine `key` of the store in argv[1], or finds it made; killed half way if told so.
 BUILD = """
 import sys, time
 from pathlib import Path
 from pytest_lima.guest.identity import Kept
-from pytest_lima.warm.store import Golden, Store
+from pytest_lima.warm.golden import Golden
+from pytest_lima.warm.store import Store
 
 store = Store(Path(sys.argv[1]))
 

@@ -21,9 +21,8 @@ from pytest_lima.errors import (
     ReadyTimeoutError,
     StartError,
 )
-from pytest_lima.guest import power, readiness
+from pytest_lima.guest import pinning, power, readiness
 from pytest_lima.guest.commands import CommandResult, run
-from pytest_lima.guest.hostkeys import HostKeys
 from pytest_lima.guest.ssh import connect
 from pytest_lima.lima import engines, evidence, host, paths, template
 from pytest_lima.settings import resolve
@@ -167,7 +166,7 @@ def test_so_is_a_kernel_that_panics_before_the_connection_has_ended(tries, monke
 def test_without_keys_on_the_console_the_first_is_trusted_aloud(
     tries, observer, monkeypatch
 ) -> None:
-    monkeypatch.setattr(boots, "_KEYS_GRACE", 0.0)
+    monkeypatch.setattr(pinning, "_GRACE", 0.0)
     tries.fake.scenario("no-host-keys")
     booted = tries.start(tries.create())
     [warning] = observer.all("warn")
@@ -248,12 +247,3 @@ def test_a_guest_that_ends_our_question_on_its_way_down_is_asked_again(tries, mo
     monkeypatch.setattr(power, "reboot", lambda connection: connection.close())
     with pytest.raises(ReadyTimeoutError, match="no SSH after the reboot within"):
         tries.reboot(boot, timeout=0.5)
-
-
-def test_keys_are_looked_for_until_lima_is_ready_and_a_moment_longer(tries, monkeypatch) -> None:
-    boot = tries.create()
-    look = boot._keys_or_give_up()
-    monkeypatch.setattr(boots, "_KEYS_GRACE", -1.0)
-    assert look() is None
-    (boot._dir / "ha.stdout.log").write_text('{"status": {"running": true}}\n')
-    assert look() == HostKeys({}, "nowhere")

@@ -5,7 +5,7 @@ from dataclasses import FrozenInstanceError, fields
 import pytest
 
 from pytest_lima.errors import TemplateError
-from pytest_lima.settings import DEFAULT_TEMPLATE, OPTIONS, Settings, gib, resolve
+from pytest_lima.settings import DEFAULT_TEMPLATE, OPTIONS, Settings, resolve
 
 BY_NAME = {option.name: option for option in OPTIONS}
 # For each option a text that is accepted, and what it becomes.
@@ -140,17 +140,6 @@ def test_a_bad_variable_is_named() -> None:
 
 def test_a_bad_value_in_a_source_that_loses_does_no_harm() -> None:
     assert resolve({"cpus": "2"}, {"PYTEST_LIMA_CPUS": "junk"}, {}).cpus == 2
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("2", 2.0), ("2G", 2.0), ("2GiB", 2.0), ("2gb", 2.0), (" 2 GiB ", 2.0), ("1.5", 1.5),
-        ("512M", 0.5), ("512mib", 0.5), ("1536MB", 1.5),
-    ],
-)  # fmt: skip
-def test_sizes(text: str, value: float) -> None:
-    assert gib(text) == value
 
 
 def test_params_split_at_the_first_equals_sign() -> None:

@@ -15,7 +15,8 @@ from pytest_lima.errors import CleanupError
 from pytest_lima.guest.identity import Kept
 from pytest_lima.ownership.ledger import Ledger
 from pytest_lima.ownership.record import READY
-from pytest_lima.warm.store import Golden, Store
+from pytest_lima.warm.golden import Golden
+from pytest_lima.warm.store import Store
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:

@@ -145,40 +145,14 @@ def test_a_template_without_end_is_not_parsed() -> None:
         template.fill("my.yaml", text, machine_spec(), vmtype="qemu", arch="x86_64")
 
 
-REACHING_OUT = [
-    ({"copyToHost": [{"guest": "/a", "host": "/b"}]}, "copyToHost writes files on this host"),
-    ({"provision": [{"mode": "ansible", "playbook": "x"}]}, "mode ansible runs a playbook"),
-    ({"portForwards": [{"guestSocket": "/a", "hostSocket": "/home/me/.bashrc"}]},
-     "Lima removes what lies at hostSocket /home/me/.bashrc"),
-    ({"portForwards": [{"guestSocket": "/a", "hostSocket": "{{.Dir}}/../x"}]}, "hostSocket"),
-    ({"portForwards": [{"guestSocket": "/a", "hostSocket": "{{.Dir}}x"}]}, "hostSocket"),
-    ({"portForwards": [{"guestSocket": "/a", "hostSocket": "{{.Home}}/x"}]}, "hostSocket"),
-    # The param may be "../../.bashrc".
-    ({"portForwards": [{"guestSocket": "/a", "hostSocket": "{{.Dir}}/{{.Param.x}}"}]},
-     "hostSocket"),
-    ({"portForwards": [{"guestSocket": "/a", "hostSocket": "{{.Dir}}/a", "reverse": True}]},
-     "a reverse forward gives the guest a socket of this host"),
-    ({"portForwards": [{"guestPort": 80, "hostIP": "0.0.0.0"}]}, "hostIP 0.0.0.0 opens"),
-    ({"portForwards": [{"guestPort": 80, "hostIP": "192.0.2.1"}]}, "hostIP 192.0.2.1 opens"),
-]  # fmt: skip
-
-
 @pytest.mark.parametrize("by", ["template", "overrides"])
-@pytest.mark.parametrize(("content", "reason"), REACHING_OUT)
-def test_what_reaches_out_of_the_instance_is_refused(content, reason: str, by: str) -> None:
-    with pytest.raises(TemplateError) as caught:
+def test_what_reaches_out_of_the_instance_is_refused(by: str) -> None:
+    content = {"copyToHost": [{"guest": "/a", "host": "/b"}]}
+    with pytest.raises(TemplateError, match="my.yaml reaches outside its instance"):
         if by == "template":
             fill(**content)
         else:
             fill(machine_spec(overrides=content))
-    message = str(caught.value)
-    assert message.startswith("the template my.yaml reaches outside its instance")
-    assert reason in message
-
-
-def test_all_reasons_are_given_at_once() -> None:
-    with pytest.raises(TemplateError, match="copyToHost.*; .*ansible.*; a reverse"):
-        fill(**REACHING_OUT[0][0], **REACHING_OUT[1][0], **REACHING_OUT[-3][0])
 
 
 @pytest.mark.parametrize("value", ["text", 5, {"a": 1}, ["text"], [None], [[]]])

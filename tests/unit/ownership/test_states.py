@@ -30,7 +30,7 @@ from pytest_lima.ownership.record import READY, STARTING
 from pytest_lima.settings import Settings, resolve
 from pytest_lima.spec import MachineSpec
 from pytest_lima.warm import fit, snapshots, start
-from pytest_lima.warm.store import Golden
+from pytest_lima.warm.golden import Golden
 
 
 class States:

@@ -16,7 +16,8 @@ from pytest_lima.errors import LimaError
 from pytest_lima.guest import clock, freeze
 from pytest_lima.guest.ssh import Connection
 from pytest_lima.warm import clone
-from pytest_lima.warm.store import Golden, Store
+from pytest_lima.warm.golden import Golden
+from pytest_lima.warm.store import Store
 
 IMAGE = b"QFI\xfb and more"
 

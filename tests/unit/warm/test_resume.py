@@ -25,8 +25,8 @@ from pytest_lima.lima.info import InstanceInfo
 from pytest_lima.lima.limactl import Limactl
 from pytest_lima.lima.template import FilledTemplate
 from pytest_lima.warm import resume as resumes
+from pytest_lima.warm.golden import Golden
 from pytest_lima.warm.resume import Resume
-from pytest_lima.warm.store import Golden
 
 if TYPE_CHECKING:
     from conftest import Recorder

@@ -15,8 +15,9 @@ from pytest_lima.lima.accel import Accelerator
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.limactl import Limactl
 from pytest_lima.warm import fit, snapshots, start
+from pytest_lima.warm.golden import Golden
 from pytest_lima.warm.snapshots import Snapshots
-from pytest_lima.warm.store import Golden, Store
+from pytest_lima.warm.store import Store
 
 
 class Machine:

@@ -20,8 +20,9 @@ from pytest_lima.lima.host import Host
 from pytest_lima.lima.limactl import Limactl
 from pytest_lima.lima.template import FilledTemplate
 from pytest_lima.warm import clone, fit, start
+from pytest_lima.warm.golden import Golden
 from pytest_lima.warm.start import Order, Then
-from pytest_lima.warm.store import Golden, Store
+from pytest_lima.warm.store import Store
 
 if TYPE_CHECKING:
     from conftest import Recorder

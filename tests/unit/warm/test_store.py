@@ -10,7 +10,8 @@ import pytest
 
 from pytest_lima.guest.identity import Kept
 from pytest_lima.lima.info import InstanceInfo
-from pytest_lima.warm.store import Golden, Store
+from pytest_lima.warm.golden import Golden
+from pytest_lima.warm.store import Store
 
 KEYS = {"ssh-ed25519": "AAAA"}
 

@@ -1,0 +1,84 @@
+"""What the value of an option may look like: parsers that say what is accepted.
+
+Each raises ValueError with words for "give …".
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+
+# Compiled at first use: pytest imports this at every start.
+_SIZE = r"(\d+(?:\.\d+)?)\s*(?:(g|gib|gb)|(m|mib|mb))?"
+_ON = ("on", "yes", "true", "1")
+_OFF = ("off", "no", "false", "0")
+_PARAM = r"(?s)[A-Za-z_][A-Za-z0-9_]*=.*"
+
+
+def gib(text: str) -> float:
+    """Parse a size such as ``2``, ``2GiB`` or ``512MiB`` into GiB."""
+    match = re.fullmatch(_SIZE, text.strip(), re.IGNORECASE)
+    value = float(match[1]) / (1024 if match[3] else 1) if match else 0.0
+    if not (0 < value < math.inf):
+        raise ValueError("a size such as 2, 2GiB or 512MiB")
+    return value
+
+
+def at_least_one(text: str) -> int:
+    """Parse a whole number from 1."""
+    value = int(text) if text.strip().isdecimal() else 0
+    if value < 1:
+        raise ValueError("a whole number from 1")
+    return value
+
+
+def positive(text: str) -> float:
+    """Parse a number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not (0 < value < math.inf):
+        raise ValueError("a number above 0")
+    return value
+
+
+def count(text: str) -> int:
+    """Parse a whole number from 0."""
+    if not text.strip().isdecimal():
+        raise ValueError("a whole number from 0")
+    return int(text)
+
+
+def switch(text: str) -> bool:
+    """Parse ``on`` or ``off``, and what else people write for these."""
+    value = text.strip().lower()
+    if value not in _ON + _OFF:
+        raise ValueError("one of " + ", ".join(_ON + _OFF))
+    return value in _ON
+
+
+def not_empty(text: str) -> str:
+    """Take any text that says something, without space around it."""
+    if not text.strip():
+        raise ValueError("a text that is not empty")
+    return text.strip()
+
+
+def pair(text: str) -> str:
+    """Take ``KEY=VALUE`` as it is."""
+    if not re.fullmatch(_PARAM, text):
+        raise ValueError("KEY=VALUE")
+    return text
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    """Make a parser that takes one of ``choices``."""
+
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError("one of " + ", ".join(choices))
+        return text
+
+    return parse
