@@ -106,7 +106,8 @@ class Instance(Machine):
         """Copy a file, or a directory's contents as one stream, to the guest.
 
         Raises:
-            LimaError: There is no such file, or the guest refused.
+            LimaError: There is no such file, or the guest refused, or took 600 s for a directory.
+            OSError: ``local`` can't be read.
         """
         with self._connection() as connection:
             files.put(connection, Path(local), remote)
@@ -117,7 +118,8 @@ class Instance(Machine):
         Only regular files and directories, at most 4 GiB and 100,000 files.
 
         Raises:
-            LimaError: It can't be read, or is more than that.
+            LimaError: It can't be read, is more than that, or takes more than 600 s.
+            OSError: ``local`` can't be written.
         """
         with self._connection() as connection:
             files.get(connection, remote, Path(local))
@@ -174,7 +176,8 @@ class Instance(Machine):
         """Run limactl with our LIMA_HOME, for what has no method: ``vm.limactl("list")``.
 
         Returns:
-            argv, returncode, stdout and stderr; a failure isn't raised.
+            argv, returncode (None where ``timeout`` seconds were too few), ok, and the last 4 MiB
+            of stdout and stderr; a failure isn't raised.
         """
         return self._host.limactl.run(*args, timeout=timeout)
 

@@ -18,14 +18,12 @@ def refusals(verb: str, remote: str) -> Iterator[None]:
         yield
     except TimeoutError:
         problem = "it did not end in time"
+        remedy = "see how large it is, and whether the guest is busy"
     except OSError as error:
         if error.filename is not None:
             raise  # a file of this host, which Python's words name
         problem = error.strerror or str(error)
+        remedy = "check that the path exists and the login user may use it"
     else:
         return
-    raise LimaError(
-        f"{verb} {remote} in the guest failed",
-        seen=problem,
-        remedy="check that the path exists and the login user may use it",
-    )
+    raise LimaError(f"{verb} {remote} in the guest failed", seen=problem, remedy=remedy)

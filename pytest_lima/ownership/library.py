@@ -28,6 +28,8 @@ def lima_instance(
 ) -> Iterator[Instance]:
     """A ready VM without pytest, deleted at the end of the ``with`` block.
 
+    Unless ``keep`` or ``teardown`` of the settings say otherwise.
+
     Args:
         name: A part of the instance's name.
         engine: ``docker``, ``containerd``, ``both`` or ``none``.

@@ -30,12 +30,16 @@ from pytest_lima.spec import MachineSpec
 class LimaFactory(Protocol):
     """Makes further machines, released with the session."""
 
-    def __call__(self, *, name: str | None = None, **spec: Any) -> Instance:
+    def __call__(
+        self, *, name: str | None = None, engine: str | None = None, **spec: Any
+    ) -> Instance:
         """Start a machine of its own.
 
         Args:
             name: Becomes a part of the instance's name and host name: 1 to 24 of ``a-z``,
-                ``0-9`` and ``-``.
+                ``0-9`` and ``-``, with no ``-`` at either end.
+            engine: ``docker``, ``containerd``, ``both`` or ``none`` to have in it; by default what
+                ``--lima-engine`` says, and none where that is ``auto``.
             **spec: As for the marker: template, vmtype, cpus, memory, disk, provision, mounts,
                 networks, set, param, arch, overrides.
         """

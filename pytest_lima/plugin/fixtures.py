@@ -86,8 +86,8 @@ def lima_factory(
 ) -> Iterator[LimaFactory]:
     """Starts further VMs: ``lima_factory(name="db", memory=4)``; they end with the session.
 
-    Takes the marker's arguments, ``name`` for a part of the host name, and ``engine`` to have
-    ``docker``, ``containerd`` or ``both`` answer in it.
+    Takes the marker's arguments except ``fresh``, ``name`` for a part of the host name, and
+    ``engine`` to have ``docker``, ``containerd`` or ``both`` answer in it.
     """
     session = request.config.stash[session_key]
 

@@ -282,5 +282,6 @@ def test_a_guest_that_stops_sending_is_not_waited_for_for_ever(
     (guest.root / "tree").mkdir()
     guest.misbehave = stall
     monkeypatch.setattr(transfers, "TIMEOUT", 0.3)
-    with pytest.raises(LimaError, match="in time"):
+    with pytest.raises(LimaError, match="in time") as caught:
         files.get(connection, f"{guest.root}/tree", tmp_path / "back")
+    assert "whether the guest is busy" in caught.value.remedy
