@@ -63,7 +63,8 @@ def this_host() -> str:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
-        return os.uname().nodename
+        # A Mac's name changes with the network that it is in.
+        return _boot_session() or os.uname().nodename
 
 
 def command_line(pid: int) -> tuple[str, ...]:
@@ -111,6 +112,19 @@ def free_memory() -> int:
     return int(psutil.virtual_memory().available) // (1024 * 1024)
 
 
+def _boot_session() -> str:
+    """The id of this boot on macOS (``sysctl kern.bootsessionuuid``); empty elsewhere."""
+    import ctypes
+
+    value, size = ctypes.create_string_buffer(64), ctypes.c_size_t(64)
+    try:
+        sysctl = ctypes.CDLL(None).sysctlbyname
+    except AttributeError:
+        return ""
+    failed = sysctl(b"kern.bootsessionuuid", value, ctypes.byref(size), None, 0)
+    return "" if failed else value.value.decode(errors="replace")
+
+
 def _start_time(pid: int) -> float | None:
     if os.uname().sysname == "Linux":
         return _start_ticks(pid)
@@ -118,7 +132,11 @@ def _start_time(pid: int) -> float | None:
 
     try:
         process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        # What psutil tells processes apart by: create_time() moves when a Mac's clock is set.
+        started: float | None = process._ident[1]  # type: ignore[attr-defined]  # noqa: SLF001
+        return started
     except psutil.Error:
         return None
 

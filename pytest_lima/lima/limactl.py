@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import sys
 import time
@@ -185,8 +186,9 @@ class Limactl:
             # A host agent that was just being started still writes into the folder: it can be
             # killed, and ends with its folder, as soon as it has written its pid.
             done = self.run("delete", "--force", name, timeout=_DELETE)
+        home = shlex.quote(str(self.home))
         self._check(done, CleanupError, f"{name} could not be deleted",
-                    f"LIMA_HOME={self.home} limactl delete --force {name}")  # fmt: skip
+                    f"LIMA_HOME={home} limactl delete --force {name}")  # fmt: skip
 
     def _call(self, argv: Sequence[str], timeout: float) -> process.Completed:
         try:
@@ -218,7 +220,8 @@ def _remove(folder: Path) -> None:
         problem = str(error)
     else:
         return
-    raise CleanupError(f"{folder} can't be removed", seen=problem, remedy=f"rm -rf {folder}")
+    remedy = f"rm -rf {shlex.quote(str(folder))}"
+    raise CleanupError(f"{folder} can't be removed", seen=problem, remedy=remedy)
 
 
 def _downloads(env: Mapping[str, str]) -> Path:

@@ -23,6 +23,7 @@ from pytest_lima.settings import Settings
 
 SHARED = "shared"
 KEEP = "keep"
+STOP = "stop"
 DELETE = "delete"
 
 
@@ -184,7 +185,11 @@ class Claims:
                 self._ledger.forget(name)
 
     def release(self, name: str, *, failed: bool) -> str:
-        """Give back an instance: ``shared``, ``keep`` or ``delete``, which is then ours to do."""
+        """Give back an instance: ``shared``, or what is then ours to do.
+
+        ``keep``, ``delete``, or ``stop``; who wants to join one that is stopped waits until we
+        say that it is ``ready``.
+        """
         mine = this_process()
         with self._ledger.lock():
             record = self._ledger.read(name)
@@ -203,8 +208,10 @@ class Claims:
                 self._ledger.write(record)
                 return SHARED
             if record.state != FAILED and keeping.wanted(record, self._settings):
-                self._ledger.write(keeping.kept(record, self._settings))
-                return KEEP
+                stops = record.state == READY and self._settings.teardown == "stop"
+                kept = keeping.kept(record, self._settings)
+                self._ledger.write(replace(kept, state=STARTING, starter=mine) if stops else kept)
+                return STOP if stops else KEEP
             self._ledger.mark_ending(record, mine)
             return DELETE
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,9 +12,9 @@ from pytest_lima.errors import CleanupError, LimaError
 from pytest_lima.instance import Instance
 from pytest_lima.lima import host
 from pytest_lima.ownership import removal
-from pytest_lima.ownership.claims import DELETE, SHARED, Claims
+from pytest_lima.ownership.claims import DELETE, SHARED, STOP, Claims
 from pytest_lima.ownership.ledger import Ledger
-from pytest_lima.ownership.record import READY, Record
+from pytest_lima.ownership.record import Record
 from pytest_lima.ownership.sweep import Sweeper, Warn
 from pytest_lima.settings import Settings
 
@@ -82,7 +83,7 @@ class Ending:
                 instance.disconnect()
             self._sweeper.end(record)
         else:
-            if self._settings.teardown == "stop" and record.state == READY:
+            if decision == STOP:
                 self._stop(record, instance)
             elif instance is not None:
                 instance.detach()
@@ -128,7 +129,7 @@ class Ending:
         self.kept = [*(one for one in self.kept if one.name != kept.name), kept]
 
     def _as_kept(self, record: Record) -> Kept:
-        prefix = f"LIMA_HOME={record.home} {record.limactl}"
+        prefix = f"LIMA_HOME={shlex.quote(record.home)} {shlex.quote(record.limactl)}"
         return Kept(record.name, f"{prefix} shell {record.name}",
                     f"{prefix} delete --force {record.name}", record.idle)  # fmt: skip
 
@@ -136,8 +137,12 @@ class Ending:
         if instance is not None:
             instance.disconnect()
         limactl = host.caller(record.limactl, record.home, self._environ)
-        limactl.stop(record.name, _STOP_TIMEOUT)
-        removal.end_processes(Path(record.home) / record.name)
+        self._ledger.note_phase(record.name, "stopping")
+        try:
+            limactl.stop(record.name, _STOP_TIMEOUT)
+            removal.end_processes(Path(record.home) / record.name)
+        finally:
+            self._claims.ready(record.name)
 
 
 @contextmanager

@@ -39,17 +39,16 @@ class Ledger:
         """Use ``folder``, by default one in the user's state directory.
 
         Raises:
-            HostError: It can't be made.
+            HostError: It can't be made, or isn't ours to write.
         """
         self._folder = folder or state_folder() / "instances"
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise HostError(
-                f"the state directory {self._folder} can't be made",
-                seen=str(error),
-                remedy="make it possible, or name another with the variable XDG_STATE_HOME",
-            ) from error
+            raise _no_state("made", self._folder, str(error)) from error
+        if not os.access(self._folder, os.R_OK | os.W_OK | os.X_OK):
+            problem = "it is not this user's to write, or its file system is read-only"
+            raise _no_state("used", self._folder, problem)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -157,7 +156,11 @@ class Ledger:
             return ""
 
     def join(self, run: str, process: Identity) -> None:
-        """Note that ``process`` will want VMs of a run."""
+        """Note that ``process`` will want VMs of a run.
+
+        Raises:
+            OSError: The file system is full.
+        """
         folder = self._run(run)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _write(folder / str(process.pid), json.dumps(asdict(process)))
@@ -231,6 +234,14 @@ def state_folder() -> Path:
     import platformdirs
 
     return platformdirs.user_state_path("pytest-lima")
+
+
+def _no_state(verb: str, folder: Path, problem: str) -> HostError:
+    return HostError(
+        f"the state directory {folder} can't be {verb}",
+        seen=problem,
+        remedy="make it possible, or name another with the variable XDG_STATE_HOME",
+    )
 
 
 def _write(path: Path, text: str) -> None:

@@ -8,6 +8,7 @@ that names a stranger is taken away before Lima reads it.
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -44,7 +45,9 @@ def remove_snapshots(home: Path, name: str) -> None:
         pass
     except OSError as error:
         raise CleanupError(
-            f"the snapshots of {name} can't be removed", seen=str(error), remedy=f"rm -r {folder}"
+            f"the snapshots of {name} can't be removed",
+            seen=str(error),
+            remedy=f"rm -r {shlex.quote(str(folder))}",
         ) from error
 
 
@@ -155,5 +158,7 @@ def _remove_folder(folder: Path, error: LimaError) -> None:
         if isinstance(error, CleanupError):
             raise error from None
         raise CleanupError(
-            f"{folder.name} can't be removed", seen=str(problem), remedy=f"rm -r {folder}"
+            f"{folder.name} can't be removed",
+            seen=str(problem),
+            remedy=f"rm -r {shlex.quote(str(folder))}",
         ) from error

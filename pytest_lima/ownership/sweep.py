@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -78,7 +79,7 @@ class Sweeper:
             return f"which nobody had used for {record.idle:g} s"
         if record.owner.elsewhere and _may_live(record):
             return ""
-        if record.keep and record.state != ENDING:
+        if record.keep and not _was_left_halfway(record):
             deleted = not (Path(record.home) / record.name).exists()
             return "which somebody had deleted" if deleted and not record.holders else ""
         return "which a killed run had left" if self._is_left(record) else ""
@@ -95,18 +96,31 @@ def _may_live(record: Record) -> bool:
     return starting or agent_answers(Path(record.home) / record.name)
 
 
+def _was_left_halfway(record: Record) -> bool:
+    """Whether a kept one was being deleted, stopped or started again."""
+    return record.state == ENDING or (record.state == STARTING and not record.claimable)
+
+
 def _is_idle(record: Record) -> bool:
     return (
         record.keep
-        and not record.owner.elsewhere
+        and _is_ours_to_end(record)
         and record.idle is not None
         and not record.holders
-        and record.state != ENDING
         and time.time() >= record.used + record.idle
     )
 
 
 def seconds_until_idle(records: Iterable[Record]) -> float | None:
-    """When the first of the kept will have been idle for long enough; None: never."""
-    ends = [one.used + one.idle for one in records if one.keep and one.idle is not None]
+    """When the first of the kept will have been idle for long enough; None: never.
+
+    Of one in use that can't be told: infinity.
+    """
+    ends = [math.inf if one.holders else one.used + one.idle for one in records
+            if one.keep and one.idle is not None and _is_ours_to_end(one)]  # fmt: skip
     return max(0.0, min(ends) - time.time()) if ends else None
+
+
+def _is_ours_to_end(record: Record) -> bool:
+    """Unless somebody is at it already, or it is another container's."""
+    return record.state not in (STARTING, ENDING) and not record.owner.elsewhere

@@ -172,10 +172,10 @@ def _is_parametrized(metafunc: pytest.Metafunc) -> bool:
 
 
 def _scope(metafunc: pytest.Metafunc) -> tuple[str, ...]:
-    """The folders whose conftest.py defines what the test sees at the override points."""
+    """The folders whose conftest.py defines what the test sees at the override points; or none."""
     manager = metafunc.config.pluginmanager.get_plugin("funcmanage")
     found = []
     for name in _OVERRIDE_POINTS:
         defs = manager.getfixturedefs(name, metafunc.definition) if manager else None
         found.append(defs[-1].baseid if defs else "")
-    return tuple(found)
+    return tuple(found) if any(found) else ()

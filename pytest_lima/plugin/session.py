@@ -129,6 +129,8 @@ class LimaSession:
         Raises:
             LimaError: Whatever kept it from being ready.
         """
+        if ask.fresh and ask in self._machines:
+            return self._machines[ask]  # it was reset when the test began
         filled = ask.spec.filled(self.settings, template, overrides)
         engines = self._engines_for(self._wanted.engines_of(ask))
         wanted = replace(filled, engines=engines)

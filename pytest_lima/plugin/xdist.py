@@ -11,6 +11,7 @@ import secrets
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import astuple, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,7 +96,8 @@ class Workers:
         if ledger is None:
             return
         self._free_memory = free_memory()
-        ledger.join(self._input[_INPUT][0], this_process())
+        with suppress(OSError):  # a full disk is told to each test that wants a VM
+            ledger.join(self._input[_INPUT][0], this_process())
         self._to_finish = True
         self._config.workeroutput[_OUTPUT] = True  # type: ignore[attr-defined]
 
@@ -231,4 +233,7 @@ def _ever_used() -> bool:
     """Whether there is a state directory of ours at all, before anything is imported for it."""
     state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
     folders = (state, "~/Library/Application Support")
-    return any(Path(folder, "pytest-lima").expanduser().exists() for folder in folders)
+    try:
+        return any(Path(folder, "pytest-lima").expanduser().exists() for folder in folders)
+    except (OSError, RuntimeError):
+        return False  # the home directory is not ours to look into, or there is none

@@ -193,3 +193,45 @@ def test_warm_where_nothing_can_be_kept_is_an_error(pytester: pytest.Pytester, f
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*HostError: *can't be kept for warm starts", "*QMP*"])
     fake_lima.assert_clean()
+
+
+def test_fresh_tests_between_others_share_one_vm(pytester: pytest.Pytester, fake_lima):
+    """As --ff and random orders leave them: each reset, and none left behind."""
+    pytester.makeconftest(
+        """
+        import pytest
+
+        @pytest.hookimpl(trylast=True)
+        def pytest_collection_modifyitems(items):
+            items.sort(key=lambda item: item.name)
+        """
+    )
+    pytester.makepyfile(
+        """
+        import pytest
+        fresh = set()
+
+        def test_1(lima): pass
+        def test_3(lima): pass
+        def test_5(lima):
+            assert len(fresh) == 1
+            assert len(list(lima.dir.parent.glob("pl-*/lima.yaml"))) == 2
+
+        @pytest.mark.lima(fresh=True)
+        @pytest.mark.parametrize("letter", "a")
+        def test_2(lima, letter): check(lima)
+
+        @pytest.mark.lima(fresh=True)
+        def test_4(lima): check(lima)
+
+        @pytest.mark.lima(fresh=True)
+        def test_6(lima): check(lima)
+
+        def check(lima):
+            assert lima.run("test ! -e /etc/dirty").ok
+            lima.run("touch /etc/dirty")
+            fresh.add(lima.name)
+        """
+    )
+    pytester.runpytest("-v").assert_outcomes(passed=6)
+    fake_lima.assert_clean()

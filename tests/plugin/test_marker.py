@@ -146,9 +146,12 @@ def test_a_testcase_takes_the_bare_marker(pytester, fake_lima):
 
         def test_shares_the_vm(lima):
             assert lima.run("true").ok
+
+        def test_shares_it_with_docker(lima, lima_docker_host):
+            assert lima_docker_host
     """)
     result = pytester.runpytest()
-    result.assert_outcomes(passed=2, errors=1)
+    result.assert_outcomes(passed=3, errors=1)
     result.stdout.fnmatch_lines(["@pytest.mark.lima: arguments need a test that *", "*ERROR *"])
     assert len(fake_lima.calls("create")) == 1
     fake_lima.assert_clean()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import psutil
 import pytest
 
 from pytest_lima.lima import identity
@@ -64,3 +69,44 @@ def test_the_wrong_start_time_is_never_killed(sleeper: subprocess.Popen[bytes]) 
 
 def test_there_is_some_memory() -> None:
     assert identity.free_memory() > 1
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As on a system without /proc."""
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(sysname="Darwin", nodename="a-mac"))
+    monkeypatch.setattr(identity, "Path", lambda path: Path(f"/nowhere{path}"))
+    identity.this_host.cache_clear()
+    yield
+    identity.this_host.cache_clear()
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_without_proc_the_host_is_the_boot_s_id_or_else_its_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert identity.this_host() == "a-mac"  # there is no such sysctl here
+
+    def sysctlbyname(name: bytes, value: Any, size: Any, new: None, length: int) -> int:
+        assert (name, new, length) == (b"kern.bootsessionuuid", None, 0)
+        value.value = b"E621E1F8-C36C-495A"
+        return 0
+
+    libc = SimpleNamespace(sysctlbyname=sysctlbyname)
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: libc)
+    identity.this_host.cache_clear()
+    assert identity.this_host() == "E621E1F8-C36C-495A"
+    monkeypatch.setattr(libc, "sysctlbyname", lambda *_: -1)
+    identity.this_host.cache_clear()
+    assert identity.this_host() == "a-mac"
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_without_proc_a_start_time_is_not_moved_with_the_clock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = identity.this_process()
+    create_time = psutil.Process.create_time
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: create_time(self) + 3600)
+    assert identity.this_process() == before
+    assert before.alive()

@@ -13,7 +13,7 @@ from pytest_lima.lima import identity
 from pytest_lima.lima.identity import Identity, this_process
 from pytest_lima.lima.limactl import Limactl
 from pytest_lima.observer import Observer
-from pytest_lima.ownership.claims import DELETE, KEEP, SHARED, Claims
+from pytest_lima.ownership.claims import DELETE, KEEP, SHARED, STOP, Claims
 from pytest_lima.ownership.ledger import Ledger
 from pytest_lima.ownership.record import ENDING, FAILED, READY, STARTING
 from pytest_lima.ownership.run import Run
@@ -120,7 +120,7 @@ def test_a_crashed_worker_s_is_left_for_its_replacement_and_the_controller(ledge
         (Settings(keep="always"), False, KEEP),
         (Settings(keep="on-failure"), False, DELETE),
         (Settings(keep="on-failure"), True, KEEP),
-        (Settings(teardown="stop"), False, KEEP),
+        (Settings(teardown="stop"), False, STOP),
         (Settings(reuse=True), False, KEEP),
         (Settings(reuse=True, sources={"keep": "command line"}), False, DELETE),
     ],
@@ -130,7 +130,7 @@ def test_what_is_kept(ledger, settings, failed, decision) -> None:
     record, _ = take(claims)
     claims.ready(record.name)
     assert claims.release(record.name, failed=failed) == decision
-    assert ledger.read(record.name).keep is (decision == KEEP)
+    assert ledger.read(record.name).keep is (decision in (KEEP, STOP))
     assert ledger.read(record.name).idle == (
         1800.0 if decision == KEEP and settings.reuse else None
     )
@@ -218,3 +218,16 @@ def test_what_is_begun_anew_after_it_was_lost_is_nobody_else_s(ledger, other) ->
     assert (anew.state, anew.starter, anew.leases) == (STARTING, this_process(), (this_process(),))
     assert (anew.owner, anew.home, anew.facts) == (record.owner, record.home, record.facts)
     assert other.do(Settings(reuse=True), run_of(), take)[1]
+
+
+def test_one_that_is_being_stopped_is_waited_for(ledger, other) -> None:
+    settings = Settings(teardown="stop", reuse=True)
+    claims = Claims(ledger, settings, run_of(many=False, id_="a"))
+    record, _ = take(claims)
+    claims.ready(record.name)
+    assert claims.release(record.name, failed=False) == STOP
+    joined, theirs = other.do(settings, run_of(many=False, id_="b"), take)
+    assert (joined.name, theirs) == (record.name, False)
+    assert joined.state == STARTING and joined.claimable
+    claims.ready(record.name)
+    assert ledger.read(record.name).state == READY

@@ -15,7 +15,7 @@ from pytest_lima.lima.identity import this_process
 from pytest_lima.ownership.claims import Claims
 from pytest_lima.ownership.ending import Ending
 from pytest_lima.ownership.ledger import Ledger
-from pytest_lima.ownership.record import READY, Record
+from pytest_lima.ownership.record import READY, STARTING, Record
 from pytest_lima.ownership.run import Run
 from pytest_lima.settings import Settings
 
@@ -101,6 +101,29 @@ def test_one_that_is_to_be_stopped_is(
     one.give_back("pl-1", None, failed=False)
     assert "stop pl-1" in calls() and "delete" not in calls()
     assert [kept.name for kept in one.kept] == ["pl-1"]
+    left = ledger.read("pl-1")
+    assert left is not None and (left.state, left.keep) == (READY, True)
+
+
+def test_nobody_joins_one_that_is_being_stopped(
+    ledger: Ledger, record: Record, ending: Callable[..., Ending], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def stop(limactl: object, name: str, timeout: float) -> None:
+        seen.append((ledger.read(name), ledger.phase(name)))
+        raise CleanupError("it does not stop")
+
+    monkeypatch.setattr("pytest_lima.lima.limactl.Limactl.stop", stop)
+    with pytest.raises(CleanupError, match="it does not stop"):
+        ending(teardown="stop").give_back("pl-1", None, failed=False)
+    [(during, phase)] = seen
+    assert during is not None
+    assert (during.state, during.starter, during.keep) == (STARTING, MINE, True)
+    assert phase == "stopping"
+    # It runs on, for whoever comes or prunes.
+    left = ledger.read("pl-1")
+    assert left is not None and (left.state, left.keep) == (READY, True)
 
 
 def test_what_a_killed_worker_had_goes_at_the_end_of_the_run(
@@ -147,3 +170,11 @@ def test_what_could_not_be_deleted_keeps_its_record(
 
 def _refuse(folder: Path, error: CleanupError) -> None:
     raise error
+
+
+def test_commands_to_paste_are_quoted(
+    ledger: Ledger, record: Record, ending: Callable[..., Ending]
+) -> None:
+    one = ending(keep="always")
+    one.note_kept(replace(record, home="/my home/h", limactl="/opt/my lima/limactl"))
+    assert one.kept[0].enter == "LIMA_HOME='/my home/h' '/opt/my lima/limactl' shell pl-1"

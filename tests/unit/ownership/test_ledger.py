@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -103,3 +104,11 @@ def test_members_are_the_living(ledger: Ledger) -> None:
     assert ledger.members("run") == ledger.joined("run") == [MINE]
     ledger.leave("run", MINE)
     assert ledger.members("run") == []
+
+
+def test_a_folder_that_is_not_ours_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "instances").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path / "instances")
+    with pytest.raises(HostError, match="can't be used") as caught:
+        Ledger(tmp_path / "instances")
+    assert "XDG_STATE_HOME" in caught.value.remedy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import time
@@ -53,6 +54,11 @@ def record(short_path: Path) -> Record:
         ({"keep": True, "idle": 60.0, "used": 1.0}, True),
         ({"keep": True, "idle": 60.0, "used": 1.0, "leases": (MINE,)}, False),
         ({"keep": True, "used": 1.0}, False),
+        # Killed while it was started again, or stopped; and somebody who lives is at that.
+        ({"keep": True, "state": STARTING}, True),
+        ({"keep": True, "state": STARTING, "leases": (MINE,)}, False),
+        ({"keep": True, "state": STARTING, "starter": MINE}, False),
+        ({"keep": True, "idle": 0.1, "state": STARTING, "starter": MINE, "used": 1.0}, False),
         ({"owner": ELSEWHERE}, True),
         ({"owner": ELSEWHERE, "state": STARTING, "used": time.time()}, False),
         ({"owner": ELSEWHERE, "state": STARTING, "used": 1.0}, True),
@@ -160,4 +166,10 @@ def test_the_next_to_be_idle(record: Record) -> None:
     assert seconds is not None
     assert 15 < seconds <= 20
     assert seconds_until_idle([record, kept[2]]) is None
-    assert seconds_until_idle([replace(kept[0], used=1.0)]) == 0.0
+    late = replace(kept[0], used=1.0)
+    assert seconds_until_idle([late]) == 0.0
+    # What is in use is looked at now and then, what isn't ours to end not at all.
+    assert seconds_until_idle([replace(late, leases=(MINE,))]) == math.inf
+    assert seconds_until_idle([replace(late, leases=(MINE,)), kept[0]]) == pytest.approx(50, abs=5)
+    assert seconds_until_idle([replace(late, owner=ELSEWHERE)]) is None
+    assert seconds_until_idle([replace(late, state=ENDING)]) is None

@@ -135,3 +135,27 @@ def test_what_it_leaves_here_the_ledger_tells(
     worker.tell([KEPT], ["it stays"], [])
     controller.ended(node(workeroutput=config.workeroutput), None)
     assert controller.kept == [] and controller.problems == []
+
+
+def test_a_home_that_may_not_be_looked_into_is_no_matter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    controller = alone()
+    controller.configure(node())
+    monkeypatch.setattr(Path, "exists", refuse)
+    assert not controller.collected()
+
+
+def test_a_full_disk_is_not_the_end_of_a_worker(
+    pair: tuple[Workers, Workers, SimpleNamespace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Ledger, "join", full)
+    _, worker, config = pair
+    worker.join()
+    assert config.workeroutput["lima_in_use"]
