@@ -134,3 +134,33 @@ def test_a_test_that_is_run_again_counts_once(pytester, fake_lima):
     result = pytester.runpytest()
     result.assert_outcomes(passed=3)
     fake_lima.assert_clean()
+
+
+def test_an_override_of_lima_is_set_up_once_and_ends_before_the_vm(pytester, fake_lima):
+    pytester.makeconftest(
+        """
+        import pytest
+
+        @pytest.fixture
+        def lima(lima):
+            lima.write_text("/etc/prepared", "once")
+            yield lima
+            print("LAST", lima.read_text("/etc/prepared"))
+        """
+    )
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.lima
+        @pytest.mark.parametrize("number", range(2))
+        def test_it(lima, number):
+            assert lima.read_text("/etc/prepared") == "once"
+            lima.write_text("/etc/prepared", "once" if number == 0 else "used")
+        """
+    )
+    result = pytester.runpytest("-s")
+    result.assert_outcomes(passed=2)
+    assert result.stdout.str().count("LAST") == 1
+    result.stdout.fnmatch_lines(["*LAST used"])
+    fake_lima.assert_clean()
