@@ -20,6 +20,7 @@ from pytest_lima.errors import InstanceDiedError, LimaError, StartError
 from pytest_lima.guest import commands, waker
 from pytest_lima.guest.calls import CallSocket
 from pytest_lima.guest.ssh import Connection, NotYetError
+from pytest_lima.lima.cidata import StartData
 
 _TIMEOUT = 60.0
 _END_TIMEOUT = 20.0
@@ -72,17 +73,17 @@ def keeping(connection: Connection, hostname: str) -> Iterator[Kept]:
     _end_waker(connection, pid)
 
 
-def wake(path: Path, kept: Kept, hostname: str, iid: str, timeout: float) -> float:
+def wake(path: Path, kept: Kept, hostname: str, start: StartData, timeout: float) -> float:
     """Make a guest that has just woken up one of its own, and prove that it is the kept one.
 
     Its clock is set, its random numbers are its own, and so are host name and machine id if
-    ``hostname`` isn't the kept one's.
+    ``hostname`` isn't the kept one's. Its DNS leads to the host agent of this start.
 
     Args:
         path: Its forwarded socket.
         kept: What it was when it was kept.
         hostname: What it is to be.
-        iid: Lima's id of this start, which Lima waits for in the guest.
+        start: What Lima would have told it if it had booted.
         timeout: Seconds for all of it.
 
     Returns:
@@ -94,7 +95,8 @@ def wake(path: Path, kept: Kept, hostname: str, iid: str, timeout: float) -> flo
     """
     wishes = {
         "seed": secrets.token_hex(32),
-        "iid": iid,
+        "iid": start.instance_id,
+        "nat": start.nat_rules,
         "host": None if hostname == kept.hostname else hostname,
         "machine": secrets.token_hex(16),
         "old": kept.hostname,

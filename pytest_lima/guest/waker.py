@@ -24,6 +24,9 @@ _CALL_TIMEOUT = 20.0
 _LONGEST = 65536
 _BLOCK = 4096
 _RESEED = 0x5207  # RNDRESEEDCRNG (linux/random.h): without it a seed changes nothing at once
+_RESTORE = ["iptables-restore", "--noflush", "--wait", "5"]
+_SBIN = "/usr/sbin:/sbin:/usr/bin:/bin"
+_NOT_FOUND = 127
 _NAME, _PARENT, _BEGUN = 0, 2, 20  # in /proc/PID/stat, from the name on (proc(5))
 
 
@@ -97,7 +100,7 @@ class Waker:
             return {"problem": str(error)}
 
     def become(
-        self, now: float, seed: str, iid: str, host: "str | None", machine: str, old: str
+        self, now: float, seed: str, iid: str, nat: str, host: "str | None", machine: str, old: str
     ) -> None:
         """Be another guest, at another time.
 
@@ -105,6 +108,7 @@ class Waker:
             now: The time, seconds since the epoch.
             seed: Random bytes, in hexadecimal digits.
             iid: Lima's id of this start, which it waits for in the guest.
+            nat: Lima's rules of this start, for iptables-restore; empty where it has none.
             host: The host name; None to stay who it is.
             machine: The machine id.
             old: The host name that it has.
@@ -113,6 +117,8 @@ class Waker:
         with self._at("/dev/urandom").open("wb", 0) as random:
             random.write(bytes.fromhex(seed))
             fcntl.ioctl(random, _RESEED)
+        if nat:
+            self._route(nat)
         if host is not None:
             self._rename(host, old)
             self._be_machine(machine)
@@ -191,6 +197,23 @@ class Waker:
             if before and (journals / before).is_dir():
                 (journals / machine).symlink_to(before)
         self._write("/etc/machine-id", machine + "\n")
+
+    def _route(self, rules: str) -> None:
+        """Replace rules of the packet filter; without iptables Lima has made none either."""
+        source, sink = os.pipe()
+        os.write(sink, rules.encode())  # less than a pipe holds
+        os.close(sink)
+        pid = os.fork()
+        if not pid:
+            try:
+                os.dup2(source, 0)
+                os.execvpe(_RESTORE[0], _RESTORE, {"PATH": _SBIN})  # noqa: S606
+            finally:
+                os._exit(_NOT_FOUND)
+        os.close(source)
+        status = os.waitpid(pid, 0)[1]
+        if status not in (0, _NOT_FOUND << 8):
+            raise OSError("iptables-restore ended with status " + hex(status))
 
     def _read(self, path: str) -> str:
         return self._at(path).read_text("utf-8", "surrogateescape")

@@ -7,9 +7,7 @@ state, gets it through QMP, and in the guest everything is already running.
 
 from __future__ import annotations
 
-import mmap
 import os
-import re
 import shutil
 import time
 from contextlib import closing
@@ -25,7 +23,7 @@ from pytest_lima.guest.login import Login
 from pytest_lima.guest.readiness import Waiting
 from pytest_lima.guest.sockets import SocketForward
 from pytest_lima.guest.ssh import Address, Connection, Hold, connect
-from pytest_lima.lima import evidence, logs, process, qmp
+from pytest_lima.lima import cidata, evidence, logs, process, qmp
 from pytest_lima.lima.accel import qemu_binary
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.info import InstanceInfo
@@ -40,7 +38,6 @@ from pytest_lima.warm.golden import Golden
 # Emulated it takes three seconds. What takes longer than this is better started cold.
 _LONGEST = 60.0
 _INTERVAL = 0.02
-_IID = re.compile(rb"\binstance-id: (iid-\d+)\n")
 
 
 class Resume(Boot):
@@ -187,25 +184,14 @@ class Resume(Boot):
         return None, drift
 
     def _wake(self, waiting: Waiting, forward: SocketForward) -> float:
-        kept, host, iid = self._golden.kept, f"lima-{self._name}", self._instance_id()
+        kept, host, start = self._golden.kept, f"lima-{self._name}", cidata.read(self._dir)
         drift = waiting.until(
             "waking up",
-            lambda: identity.wake(forward.once, kept, host, iid, self._left()),
+            lambda: identity.wake(forward.once, kept, host, start, self._left()),
             _INTERVAL,
         )
         forward.forget()
         return drift
-
-    def _instance_id(self) -> str:
-        """Lima's id of this start, for which it waits in the guest (pkg/cidata/cidata.go)."""
-        with (
-            (self._dir / "cidata.iso").open("rb") as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
-        ):
-            match = _IID.search(data)
-            if match is not None:
-                return match[1].decode()
-        raise StartError(f"Lima made no instance id for {self._name}")
 
 
 def _waiting_for_state(host: Host) -> Host:

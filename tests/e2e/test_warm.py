@@ -96,6 +96,20 @@ def test_it(lima_factory, pytestconfig):
     assert "BEGIN SSH HOST KEY KEYS" in vms[0].console_log()
 """
 )
+# Where Lima answers the guest's DNS, on ports that are others at each start.
+RESOLVED = """
+import pytest
+
+ASK = "iptables -t nat -S LIMADNS && getent ahostsv4 host.lima.internal"
+
+@pytest.mark.lima(overrides={"plain": False})
+def test_it(lima):
+    before = lima.run(ASK, user="root").stdout.splitlines()
+    lima.reset()
+    after = lima.run(ASK, user="root", timeout=60).stdout.splitlines()
+    assert len(after) == len(before)
+    assert [rule for rule in after if "DNAT" in rule] != [rule for rule in before if "DNAT" in rule]
+"""
 OWN_KEYS = """
 import json, subprocess
 import docker, pytest
@@ -246,6 +260,15 @@ def test_two_of_a_kind_share_nothing(
     assert len(set(re.findall(r"lima (\S+):.* waking up", output))) == 2
     one, two = facts_of(tmp_path)
     assert all(one[key] != two[key] for key in ("host", "machine", "uuid", "name"))
+    run.assert_nothing_left()
+
+
+def test_names_are_resolved_where_lima_answers_for_them(
+    suite: Callable[..., tuple[Run, int, str]],
+) -> None:
+    run, status, output = suite(RESOLVED)
+    assert status == 0
+    assert "waking up" in output and "starts cold" not in output
     run.assert_nothing_left()
 
 

@@ -18,6 +18,7 @@ from pytest_lima.errors import InstanceDiedError, LimaError, StartError
 from pytest_lima.guest import identity, waker
 from pytest_lima.guest.identity import Kept, NotKeptError
 from pytest_lima.guest.ssh import Connection, NotYetError
+from pytest_lima.lima.cidata import StartData
 
 if TYPE_CHECKING:
     import paramiko
@@ -61,13 +62,14 @@ def waking(short_path: Path, serve: Callable[..., None]) -> Waking:
 
 
 def wake(path: Path, hostname: str = "lima-pl-new", timeout: float = 30) -> float:
-    return identity.wake(path, KEPT, hostname, "iid-17", timeout)
+    return identity.wake(path, KEPT, hostname, StartData("iid-17", "*nat"), timeout)
 
 
 def test_a_guest_that_wakes_up_is_told_who_it_is(waking: Waking) -> None:
     assert abs(wake(waking.path)) < 60
     [asked] = waking.asked
     assert (asked["host"], asked["old"], asked["iid"]) == ("lima-pl-new", "lima-pl-old", "iid-17")
+    assert asked["nat"] == "*nat"
     assert abs(asked["now"] - time.time()) < 60
 
 

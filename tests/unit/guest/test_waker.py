@@ -22,7 +22,7 @@ import pytest
 from pytest_lima.guest import waker
 from pytest_lima.guest.waker import UnfitError, Waker
 
-WISHES = {"now": 1.7e9, "seed": "ab" * 32, "iid": "iid-17", "host": "lima-pl-2",
+WISHES = {"now": 1.7e9, "seed": "ab" * 32, "iid": "iid-17", "nat": "", "host": "lima-pl-2",
           "machine": "c" * 32, "old": "lima-pl-1"}  # fmt: skip
 TOKEN = "/var/lib/pytest-lima/token"
 SOCKET = waker.socket_of("the token")
@@ -288,3 +288,46 @@ def test_it_needs_nothing_but_python_itself() -> None:
     names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert "fcntl" in names
     assert names <= set(sys.stdlib_module_names)
+
+
+ROUTE = """
+import sys
+from pytest_lima.guest import waker
+waker._SBIN = sys.argv[1]
+waker.Waker("", "")._route("*nat\\nCOMMIT\\n")
+"""
+
+
+def route(folder: Path) -> subprocess.CompletedProcess[str]:
+    """In a process of its own, as it forks."""
+    argv = [sys.executable, "-c", ROUTE, str(folder)]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
+
+
+def test_rules_are_given_to_the_packet_filter(tool: Callable[..., Path], tmp_path: Path) -> None:
+    folder = tool(
+        "iptables-restore", f'echo "$*" >{tmp_path}/seen; /bin/cat >>{tmp_path}/seen'
+    ).parent
+    done = route(folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "seen").read_text() == "--noflush --wait 5\n*nat\nCOMMIT\n"
+
+
+def test_a_packet_filter_that_refuses_them_is_a_problem(tool: Callable[..., Path]) -> None:
+    done = route(tool("iptables-restore", "exit 2").parent)
+    assert "iptables-restore ended with status 0x200" in done.stderr
+
+
+def test_a_guest_without_one_needs_none(tmp_path: Path) -> None:
+    assert route(tmp_path).returncode == 0
+
+
+def test_rules_are_changed_before_anybody_is_told(
+    kept: tuple[Waker, socket.socket], root: Path, done: Done, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def note(self: Waker, rules: str) -> None:
+        done.steps.append(f"{rules}, ready: {(root / 'run/lima-boot-done').exists()}")
+
+    monkeypatch.setattr(Waker, "_route", note)
+    kept[0].answer(json.dumps({**WISHES, "host": None, "nat": "*nat"}).encode())
+    assert done.steps[-1] == "*nat, ready: False"

@@ -20,6 +20,7 @@ from pytest_lima.guest.identity import Kept
 from pytest_lima.guest.readiness import Waiting
 from pytest_lima.guest.ssh import Address, NotYetError
 from pytest_lima.lima.accel import Accelerator
+from pytest_lima.lima.cidata import StartData
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.info import InstanceInfo
 from pytest_lima.lima.limactl import Limactl
@@ -128,7 +129,7 @@ def test_with_keys_of_its_own_all_goes_over_them(
     monkeypatch.setattr(resume, "_load", lambda _: steps.append("loaded"))
     monkeypatch.setattr(resume, "_locate", lambda _: ("info", Address(1, "ann", tmp_path)))
     monkeypatch.setattr(resumes, "SocketForward", waker_s)
-    monkeypatch.setattr(resume, "_instance_id", lambda: "iid-17")
+    monkeypatch.setattr(resumes.cidata, "read", lambda _: StartData("iid-17", ""))
     monkeypatch.setattr(resumes.identity, "wake", lambda *_: steps.append("woken") or 0.0)
     monkeypatch.setattr(resume, "_engines", forward)
     monkeypatch.setattr(resumes, "connect", connect)
@@ -168,15 +169,15 @@ def steps(resume: Resume, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A guest that wakes up three seconds late, and its engines."""
     done: list[str] = []
 
-    def wake(path: Path, kept: Kept, host: str, iid: str, timeout: float) -> float:
+    def wake(path: Path, kept: Kept, host: str, start: StartData, timeout: float) -> float:
         if not done:
             done.append("not yet")
             raise NotYetError("it is bound, and doesn't listen")
         assert 0 < timeout <= 60
-        done.append(f"{kept.hostname} woken over {path} as {host} {iid}")
+        done.append(f"{kept.hostname} woken over {path} as {host} {start.instance_id}")
         return -3.0
 
-    monkeypatch.setattr(resume, "_instance_id", lambda: "iid-17")
+    monkeypatch.setattr(resumes.cidata, "read", lambda _: StartData("iid-17", ""))
     monkeypatch.setattr(resumes.identity, "wake", wake)
     monkeypatch.setattr(
         resumes.readiness, "await_engines", lambda _, sockets: done.append(f"engines {sockets}")
@@ -295,13 +296,3 @@ def test_what_the_accelerator_wants_of_qemu_stays(resume: Resume) -> None:
                    resume._golden)  # fmt: skip
     assert other._host.limactl.env["QEMU_SYSTEM_X86_64"] == "q -accel tcg -incoming defer"
     other.close()
-
-
-def test_lima_s_instance_id_is_found_in_its_image(resume: Resume, tmp_path: Path) -> None:
-    resume.lay_out()
-    image = tmp_path / "pl-2" / "cidata.iso"
-    image.write_bytes(b"\0" * 4096 + b"instance-id: iid-1795545823\nlocal-hostname: x\n\0")
-    assert resume._instance_id() == "iid-1795545823"
-    image.write_bytes(b"\0" * 4096)
-    with pytest.raises(StartError, match="no instance id"):
-        resume._instance_id()
