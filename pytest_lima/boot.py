@@ -20,11 +20,12 @@ from pytest_lima.errors import (
     StartError,
 )
 from pytest_lima.guest import clock, hostkeys, pinning, power, readiness
+from pytest_lima.guest.address import Address
 from pytest_lima.guest.hostkeys import HostKeys
 from pytest_lima.guest.login import Login
 from pytest_lima.guest.readiness import Waiting
 from pytest_lima.guest.sockets import SocketForward
-from pytest_lima.guest.ssh import Address, Connection, connect
+from pytest_lima.guest.ssh import Connection, connect
 from pytest_lima.lima import engines, evidence, logs, paths, process
 from pytest_lima.lima.events import EventLog
 from pytest_lima.lima.host import Host
@@ -114,7 +115,7 @@ class Boot:
         """
         self._begun = time.monotonic()
         self._deadline = self._begun + (timeout or self._timeout)
-        before = power.boot_id(booted.connection)
+        before, was = power.boot_id(booted.connection), booted.booted_as
         if self._name not in booted.booted_as:
             booted = replace(booted, booted_as=(*booted.booted_as, self._name))
             self._lead_ssh_to(guest_address(booted.booted_as), booted.address.port)
@@ -122,7 +123,12 @@ class Boot:
         # From here on: a kernel may panic early. How `limactl start` ended says nothing any more.
         waiting = Waiting(self._deadline, Vitals(self._dir).look, self._tick)
         self._observer.phase(self._name, "rebooting")
-        power.reboot(booted.connection)
+        try:
+            power.reboot(booted.connection)
+        except LimaError:
+            if booted.booted_as != was:  # it stays where it is
+                self._lead_ssh_to(guest_address(was), booted.address.port)
+            raise
         if booted.forward:
             booted.forward.close()
         keys = booted.keys

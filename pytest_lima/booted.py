@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pytest_lima.guest.address import Address
 from pytest_lima.guest.hostkeys import HostKeys
 from pytest_lima.guest.login import Login
 from pytest_lima.guest.sockets import SocketForward
-from pytest_lima.guest.ssh import Address, Connection
+from pytest_lima.guest.ssh import Connection
 from pytest_lima.lima import process
 from pytest_lima.lima.info import InstanceInfo
 

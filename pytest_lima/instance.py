@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,7 +47,11 @@ class Instance(Machine):
     def ssh_config(self) -> Path:
         """A file for ``ssh -F FILE lima-NAME``, with the pinned host key."""
         path = self.dir / "pl" / "ssh_config"
-        path.write_text(sockets.ssh_config(self._booted.address, path.parent))
+        text = sockets.ssh_config(self._booted.address, path.parent)
+        if not path.exists() or path.read_text() != text:  # others may be reading it
+            new = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}")
+            new.write_text(text)
+            new.replace(path)
         return path
 
     @property

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_lima.guest.ssh import Connection
 
 _PIECE = 256 * 1024
+_FOREVER = 1e8
 _KILL_TIMEOUT = 10.0
 _SESSION_TIMEOUT = 3.0
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -95,7 +96,7 @@ def run(
     shown = command if isinstance(command, str) else shlex.join(command)
     script = _script(command, env or {}, cwd)
     started = time.monotonic()
-    deadline = started + timeout
+    deadline = started + min(timeout, _FOREVER)  # infinity is no time that can be waited for
     output = Output(on_output)
     returncode = None
     try:
@@ -150,7 +151,7 @@ def _run_alone(
 ) -> int:
     """Run a line on a channel of its own."""
     with connection.session(line, deadline) as channel:
-        output.begun = True
+        output.begun = output.is_marked = True
         _feed(channel, data)
         for name, piece in outputs(channel, deadline):
             output.take(name, piece)

@@ -6,6 +6,7 @@ So nothing here may write to it meanwhile: the shell at the guest's end only wai
 
 from __future__ import annotations
 
+import re
 import shlex
 import time
 from collections.abc import Iterator
@@ -66,6 +67,7 @@ fi
 kill -KILL "-$guard" 2>/dev/null
 echo "thawed=$thawed"
 """
+_SAID = re.compile(rb"^(?:not )?frozen.*\n", re.MULTILINE)
 
 
 class NotFrozenError(LimaError):
@@ -87,7 +89,7 @@ def frozen(connection: Connection) -> Iterator[None]:
     """
     deadline = time.monotonic() + _FREEZE_TIMEOUT
     with connection.session(f"exec sudo -n sh -c {shlex.quote(_HOLD)}", deadline) as channel:
-        said = _read(channel, deadline, b"\n").strip()
+        said = _first_answer(_read(channel, deadline, _SAID))
         if said.startswith("not frozen: "):
             raise NotFrozenError("the guest's root file system can't be frozen",
                                  ran="fsfreeze -f /", seen=said)  # fmt: skip
@@ -118,10 +120,18 @@ def _thaw(channel: paramiko.Channel) -> str:
     return answer
 
 
-def _read(channel: paramiko.Channel, deadline: float, until: bytes | None = None) -> str:
+def _first_answer(said: str) -> str:
+    """Without what the startup files of the login shell have printed before."""
+    match = re.search(_SAID.pattern.decode(), said, re.MULTILINE)
+    return (match[0] if match else said).strip()
+
+
+def _read(
+    channel: paramiko.Channel, deadline: float, until: re.Pattern[bytes] | None = None
+) -> str:
     """What it says, to its end or to ``until``, or to the deadline."""
     data = b""
-    while until is None or until not in data:
+    while until is None or not until.search(data):
         channel.settimeout(max(0.1, deadline - time.monotonic()))
         try:
             chunk = channel.recv(_CHUNK)

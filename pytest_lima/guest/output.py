@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 OnOutput = Callable[[str, bytes], None]
 
 _CHUNK = 256 * 1024
-# The first line a command's shell writes to stderr: its process id, for the kill.
+# The first line that a command's shell writes to both outputs: its process id, for the kill. What
+# comes before it on stdout is of the login shell's startup files.
 _PID = re.compile(rb"pytest-lima-pid=(\d+)\n")
-SAY_PID = 'echo "pytest-lima-pid=$$" >&2'
+SAY_PID = 'echo "pytest-lima-pid=$$"; echo "pytest-lima-pid=$$" >&2'
 
 
 class Output:
@@ -30,6 +31,7 @@ class Output:
         begun: Whether the command was started, as far as is known.
         pid: In the guest, of the process whose session is the command's. Where it isn't known
             beforehand, it's taken from the line that ``SAY_PID`` writes.
+        is_marked: Whether ``SAY_PID`` writes its line to stdout too, to be taken out.
     """
 
     def __init__(self, on_output: OnOutput | None) -> None:
@@ -37,13 +39,14 @@ class Output:
         self.err = bytearray()
         self.begun = False
         self.pid: int | None = None
+        self.is_marked = False
         self._on_output = on_output
 
     def take(self, name: str, data: bytes) -> None:
         """Add what came on ``stdout`` or ``stderr``."""
         if name == "stdout":
             self.out += data
-            self._tell(name, data)
+            self._tell(name, self._unmarked(data))
             return
         self.err += data
         if self.pid is not None:
@@ -54,6 +57,16 @@ class Output:
             self.pid = int(match[1])
             del self.err[match.start() : match.end()]
             self._tell(name, bytes(self.err))
+
+    def _unmarked(self, data: bytes) -> bytes:
+        """What of stdout is the command's; the rest may be when all has come."""
+        if not self.is_marked:
+            return data
+        if match := _PID.search(self.out):
+            self.is_marked = False
+            del self.out[: match.end()]
+            return bytes(self.out)
+        return b""
 
     def texts(self) -> tuple[str, str]:
         """Both as UTF-8, undecodable bytes replaced."""

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pytest_lima.guest import hostkeys
+from pytest_lima.guest.address import Address
 from pytest_lima.guest.hostkeys import HostKeys
 from pytest_lima.guest.readiness import Waiting
-from pytest_lima.guest.ssh import Address, Connection, connect
+from pytest_lima.guest.ssh import Connection, connect
 
 ON_CONSOLE = "SSH host keys on the console"
 

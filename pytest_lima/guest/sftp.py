@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from pytest_lima.errors import LimaError
+
 if TYPE_CHECKING:
     import paramiko
 
@@ -43,3 +45,12 @@ class Sftp:
                     self._client = None
             finally:
                 self._lock.release()
+
+
+def no_server(problem: Exception) -> LimaError:
+    """What is said where the connection stands and no client can be had."""
+    return LimaError(
+        "the guest has no SFTP server, over which files go",
+        seen=f"{type(problem).__name__}: {problem}",
+        remedy="install openssh-sftp-server in it, or use run(…, input=…)",
+    )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from pytest_lima.errors import ConnectionLostError
-from pytest_lima.guest.ssh import Address
+from pytest_lima.guest.address import Address
 from pytest_lima.lima import identity, logs, process
 
 _LISTEN_TIMEOUT = 20.0
@@ -134,7 +134,8 @@ def ssh_command(address: Address, folder: Path) -> list[str]:
         "ForwardAgent=no", "GlobalKnownHostsFile=/dev/null", "StrictHostKeyChecking=yes",
         _known_hosts(folder),
         f"HostKeyAlias={folder.parent.name}",
-        "ServerAliveInterval=15", "ConnectTimeout=20", "LogLevel=ERROR",
+        # A VM that is kept stands still for up to two minutes; its forwards are to outlive that.
+        "ServerAliveInterval=15", "ServerAliveCountMax=12", "ConnectTimeout=20", "LogLevel=ERROR",
     )  # fmt: skip
     return [
         "ssh", "-F", "/dev/null", "-i", str(address.key), "-p", str(address.port),

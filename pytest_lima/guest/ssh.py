@@ -11,13 +11,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_lima.errors import ConnectionLostError, HostKeyError
+from pytest_lima.guest.address import Address
 from pytest_lima.guest.hostkeys import HostKeys
-from pytest_lima.guest.sftp import Sftp
+from pytest_lima.guest.sftp import Sftp, no_server
 
 if TYPE_CHECKING:
     import paramiko
@@ -35,21 +34,6 @@ _PARAMIKO_LOG = "pytest_lima.paramiko"
 
 # Gets what ends an attempt to log in, for another thread to call.
 Hold = Callable[[Callable[[], None]], None]
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where and as whom to log in.
-
-    Attributes:
-        port: On 127.0.0.1.
-        user: In the guest.
-        key: File of the private key, Lima's ``$LIMA_HOME/_config/user``.
-    """
-
-    port: int
-    user: str
-    key: Path
 
 
 class NotYetError(ConnectionLostError):
@@ -188,8 +172,14 @@ class Connection:
 
         channel = self._open(time.monotonic() + _CONNECT_TIMEOUT)
         channel.settimeout(_CONNECT_TIMEOUT)  # for each answer
-        channel.invoke_subsystem("sftp")
-        return paramiko.SFTPClient(channel)
+        try:
+            channel.invoke_subsystem("sftp")
+            return paramiko.SFTPClient(channel)
+        except (paramiko.SSHException, EOFError) as error:
+            channel.close()
+            if not self.alive:
+                raise
+            raise no_server(error) from error
 
 
 def prepare() -> None:

@@ -40,7 +40,9 @@ def put(connection: Connection, local: Path, remote: str) -> None:
         try:
             file = cast("IO[bytes]", stream)
             with tarfile.open(fileobj=file, mode="w|", bufsize=_PIECE) as archive:
-                archive.add(local.resolve(), arcname=".", filter=_anonymous)
+                # Not the directory itself: what is there keeps its mode.
+                for path in sorted(local.resolve().iterdir()):
+                    archive.add(path, arcname=f"./{path.name}", filter=_anonymous)
             channel.shutdown_write()
         except _EndedError:
             pass  # its words say why

@@ -60,6 +60,8 @@ class FilledTemplate:
             ``{{.User}}`` and ``{{.Home}}``.
         provision: Mode and script of each provision entry, in Lima's order.
         images: Those for the guest's architecture; Lima takes the first that it can get.
+        proxied: Lima gives the guest the proxies of this host.
+        certificates: Files of this host that the guest gets.
     """
 
     text: str
@@ -67,6 +69,8 @@ class FilledTemplate:
     sockets: Mapping[str, str]
     provision: tuple[tuple[str, str], ...]
     images: tuple[Mapping[str, Any], ...] = ()
+    proxied: bool = False
+    certificates: tuple[str, ...] = ()
 
 
 def fill(
@@ -118,7 +122,10 @@ def fill(
                       for entry in filled["provision"])  # fmt: skip
     images = tuple(image for image in _entries(source, filled, "images")
                    if image.get("arch", arch) == arch)  # fmt: skip
-    return FilledTemplate(text, key, sockets, provision, images)
+    certificates = filled.get("caCerts")
+    return FilledTemplate(text, key, sockets, provision, images,
+                          proxied=bool(filled.get("propagateProxyEnv")),
+                          certificates=_files(certificates))  # fmt: skip
 
 
 def prepare() -> None:
@@ -161,6 +168,11 @@ def _entries(source: str, filled: Mapping[str, Any], key: str) -> list[dict[str,
         seen=repr(entries),
         remedy=f"mend it in {source}, or in the overrides",
     )
+
+
+def _files(certificates: object) -> tuple[str, ...]:
+    found = certificates.get("files") if isinstance(certificates, dict) else None
+    return tuple(map(str, found)) if isinstance(found, list) else ()
 
 
 def _dump(filled: Mapping[str, Any]) -> str:

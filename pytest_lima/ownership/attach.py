@@ -21,12 +21,13 @@ from typing import Any
 from pytest_lima.booted import Booted
 from pytest_lima.errors import HostKeyError, InstanceDiedError, ReadyTimeoutError
 from pytest_lima.guest import answers, clock, hostkeys, readiness
+from pytest_lima.guest.address import Address
 from pytest_lima.guest.answers import NotAnsweringError
 from pytest_lima.guest.hostkeys import HostKeys
 from pytest_lima.guest.login import Login
 from pytest_lima.guest.readiness import Waiting
 from pytest_lima.guest.sockets import SocketForward
-from pytest_lima.guest.ssh import Address, Connection, Hold, connect
+from pytest_lima.guest.ssh import Connection, Hold, connect
 from pytest_lima.lima import engines, paths
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.info import InstanceInfo

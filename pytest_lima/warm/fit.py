@@ -22,6 +22,8 @@ from pytest_lima.lima.template import FilledTemplate
 # have kept is not used any more.
 RECIPE = 8
 
+_PROXIES = ("ftp_proxy", "http_proxy", "https_proxy", "no_proxy", "all_proxy")
+
 _UNFIT = {"additionalDisks": "it has additional disks", "tpm": "it has a TPM"}
 _UNFIT_MEMORY = {
     "mounts": "it mounts directories of this host",  # 9p and virtiofs block migration
@@ -80,6 +82,7 @@ def key(host: Host, filled: FilledTemplate) -> str:
         _hypervisor(host),
         *_processor(),
         *_image(filled.images),
+        *_from_host(filled, environ),
         *_defaults(host.limactl.home / "_config"),
     ]
     return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:32]
@@ -108,7 +111,7 @@ def _image(images: Sequence[Mapping[str, Any]]) -> Iterator[object]:
     """The first image, file by file: by digest, by what the file is, or by URL for a day."""
     image = images[0] if images else {}
     for part in (image, image.get("kernel") or {}, image.get("initrd") or {}):
-        location = str(part.get("location") or "")
+        location = str(part.get("location") or "").removeprefix("file://")
         if part.get("digest"):
             yield [location, str(part["digest"])]
         elif "://" in location:
@@ -116,6 +119,14 @@ def _image(images: Sequence[Mapping[str, Any]]) -> Iterator[object]:
             yield [location, dt.datetime.now(dt.UTC).date().isoformat()]
         elif location:
             yield _identity(Path(location).expanduser())
+
+
+def _from_host(filled: FilledTemplate, environ: Mapping[str, str]) -> Iterator[object]:
+    """What Lima takes from this host into the guest (Lima: pkg/cidata/cidata.go)."""
+    if filled.proxied:
+        yield sorted(item for item in environ.items() if item[0].lower() in _PROXIES)
+    for path in filled.certificates:
+        yield _identity(Path(path).expanduser())
 
 
 def _defaults(folder: Path) -> Iterator[object]:

@@ -18,11 +18,12 @@ from pytest_lima.boot import Boot
 from pytest_lima.booted import Booted
 from pytest_lima.errors import InstanceDiedError, StartError
 from pytest_lima.guest import clock, identity, readiness, rekey
+from pytest_lima.guest.address import Address
 from pytest_lima.guest.hostkeys import HostKeys
 from pytest_lima.guest.login import Login
 from pytest_lima.guest.readiness import Waiting
 from pytest_lima.guest.sockets import SocketForward
-from pytest_lima.guest.ssh import Address, Connection, Hold, connect
+from pytest_lima.guest.ssh import Connection, Hold, connect
 from pytest_lima.lima import cidata, evidence, logs, process, qmp
 from pytest_lima.lima.accel import qemu_binary
 from pytest_lima.lima.host import Host

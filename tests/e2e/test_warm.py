@@ -115,7 +115,8 @@ import json, subprocess
 import docker, pytest
 from pytest_lima.errors import HostKeyError
 from pytest_lima.guest.hostkeys import HostKeys, from_known_hosts
-from pytest_lima.guest.ssh import Address, NotYetError, connect
+from pytest_lima.guest.address import Address
+from pytest_lima.guest.ssh import NotYetError, connect
 
 def own(vm, *earlier):
     keys = from_known_hosts(vm.dir / "pl" / "known_hosts").keys

@@ -140,6 +140,25 @@ def test_a_vm_that_dies_while_it_reboots_is_told_at_once(tries, monkeypatch) -> 
         tries.reboot(boot)
 
 
+def test_one_that_was_woken_up_and_refuses_to_reboot_is_still_led_to(tries, monkeypatch) -> None:
+    """Its address would have changed."""
+    boot = tries.create()
+    booted = tries.start(boot)
+    led: list[tuple[str, int]] = []
+
+    def refuse(_: object) -> None:
+        raise CommandError(CommandResult("reboot", 1, b"", b"no", 0.1))
+
+    monkeypatch.setattr(boots.power, "reboot", refuse)
+    monkeypatch.setattr(boot, "_lead_ssh_to", lambda address, port: led.append((address, port)))
+    woken = replace(booted, booted_as=("pl-kept",))
+    with pytest.raises(CommandError):
+        boot.reboot(woken, None)
+    port = booted.address.port
+    assert led == [(boots.guest_address(("pl-kept", tries.name)), port),
+                   (boots.guest_address(("pl-kept",)), port)]  # fmt: skip
+
+
 def test_a_kernel_that_panics_in_its_boot_is_told_at_once(tries) -> None:
     boot = tries.create()
     said = "[ 1.7] Oops: int3: 0000 [#2]\n[ 1.8] Kernel panic - not syncing: Fatal exception\n"

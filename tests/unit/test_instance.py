@@ -48,6 +48,8 @@ def test_what_it_knows_of_itself(vm, fake_lima) -> None:
 
     # Its file for OpenSSH leads there, and only there.
     argv = ["ssh", "-F", str(vm.ssh_config), f"lima-{vm.name}", "whoami"]
+    before = vm.ssh_config.stat().st_ino, vm.ssh_config.stat().st_mtime_ns
+    assert (vm.ssh_config.stat().st_ino, vm.ssh_config.stat().st_mtime_ns) == before
     assert subprocess.run(argv, capture_output=True, timeout=30).stdout.decode() == f"{vm.user}\n"
     (vm.dir / "pl" / "known_hosts").write_text("")
     assert subprocess.run(argv, capture_output=True, timeout=30).returncode == 255

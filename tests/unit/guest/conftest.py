@@ -23,8 +23,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from paramiko.common import cMSG_CHANNEL_SUCCESS
 
+from pytest_lima.guest.address import Address
 from pytest_lima.guest.hostkeys import HostKeys
-from pytest_lima.guest.ssh import Address, Connection, connect
+from pytest_lima.guest.ssh import Connection, connect
 
 SUDO = """\
 while [ "$1" != -- ] && [ "${1#-}" != "$1" ]; do

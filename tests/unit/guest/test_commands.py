@@ -245,3 +245,24 @@ def test_results_are_plain_values() -> None:
     result = CommandResult("true", 0, b"out", b"err", 0.5)
     assert pickle.loads(pickle.dumps(result)) == result
     assert repr(result) == "CommandResult(command='true', returncode=0, duration=0.5)"
+
+
+def test_what_startup_files_print_is_no_output_of_a_command_s(connection, guest, tool) -> None:
+    guest.shell = str(tool("noisy", 'echo motd; exec /bin/sh "$@"'))
+    told: list[tuple[str, bytes]] = []
+    result = run(connection, "cat; echo out; echo err >&2", input="in\n",
+                 on_output=lambda name, data: told.append((name, data)))  # fmt: skip
+    assert (result.stdout, result.stderr) == ("in\nout\n", "err\n")
+    assert b"".join(data for name, data in told if name == "stdout") == b"in\nout\n"
+    assert run(connection, "id -un", user="ann").stdout.count("\n") == 1
+
+
+def test_what_a_shell_that_can_t_start_says_is_kept(connection, guest, tool) -> None:
+    guest.shell = str(tool("nologin", "echo This account is not available; exit 1"))
+    result = run(connection, "true", input="", check=False)
+    assert (result.returncode, result.stdout) == (1, "This account is not available\n")
+
+
+def test_no_time_limit_is_one_too(connection) -> None:
+    assert run(connection, "echo out", timeout=float("inf")).stdout == "out\n"
+    assert run(connection, "cat", input="fed", timeout=float("inf")).stdout == "fed"

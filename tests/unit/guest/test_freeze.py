@@ -20,14 +20,17 @@ if TYPE_CHECKING:
 class Freezing:
     """A guest that says these two lines; the second when it is told to thaw."""
 
-    def __init__(self, first: str = "frozen\n", second: str = "thawed=0\n") -> None:
+    def __init__(
+        self, first: str = "frozen\n", second: str = "thawed=0\n", noise: str = ""
+    ) -> None:
+        self.noise = noise
         self.first = first
         self.second = second
         self.told = b""
 
     def __call__(self, command: str, channel: paramiko.Channel) -> bool:
         assert "exec sudo -n sh -c" in command
-        channel.sendall(self.first.encode())
+        channel.sendall(f"{self.noise}{self.first}".encode())
         if self.first == "frozen\n":
             self.told = channel.recv(10)
         channel.sendall(self.second.encode())
@@ -41,6 +44,15 @@ def test_it_is_frozen_inside_and_no_longer(guest: Guest, connection: Connection)
     with frozen(connection):
         assert freezing.told == b""
     assert freezing.told == b"\n"
+
+
+def test_what_startup_files_print_is_passed_over(guest: Guest, connection: Connection) -> None:
+    guest.misbehave = freezing = Freezing(noise="a day\nlike any other\n")
+    with frozen(connection):
+        assert freezing.told == b""
+    guest.misbehave = Freezing("not frozen: no\n", noise="motd\n")
+    with pytest.raises(NotFrozenError), frozen(connection):
+        pass
 
 
 def test_it_is_thawed_when_its_disk_can_t_be_taken(guest: Guest, connection: Connection) -> None:

@@ -12,9 +12,10 @@ from typing import Any, cast
 import pytest
 
 from pytest_lima.errors import ConnectionLostError, HostKeyError
+from pytest_lima.guest.address import Address
 from pytest_lima.guest.login import Login
 from pytest_lima.guest.readiness import Waiting
-from pytest_lima.guest.ssh import Address, Connection, Hold, connect
+from pytest_lima.guest.ssh import Connection, Hold, connect
 
 
 class FakeConnection:

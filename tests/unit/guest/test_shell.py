@@ -155,7 +155,7 @@ def test_another_shell_is_asked_once(connection, guest, tool, said: str) -> None
     assert not connection.has_shells
 
 
-@pytest.mark.parametrize("other", ["dash", "busybox", "ksh", "mksh", "zsh", "fish"])
+@pytest.mark.parametrize("other", ["dash", "busybox", "ksh", "mksh", "zsh"])
 def test_real_other_shells_leave_at_once(connection, guest, tool, other: str) -> None:
     path = shutil.which(other)
     if path is None:

@@ -12,9 +12,9 @@ import pytest
 
 from pytest_lima.errors import ConnectionLostError
 from pytest_lima.guest import sockets
+from pytest_lima.guest.address import Address
 from pytest_lima.guest.hostkeys import HostKeys
 from pytest_lima.guest.sockets import SocketForward, ssh_command
-from pytest_lima.guest.ssh import Address
 from pytest_lima.lima import paths
 
 GUEST_SOCKETS = {"docker": "/run/docker.sock", "containerd": "/run/containerd/containerd.sock"}

@@ -285,3 +285,20 @@ def test_a_guest_that_stops_sending_is_not_waited_for_for_ever(
     with pytest.raises(LimaError, match="in time") as caught:
         files.get(connection, f"{guest.root}/tree", tmp_path / "back")
     assert "whether the guest is busy" in caught.value.remedy
+
+
+def test_the_directory_that_is_there_keeps_its_mode(connection, guest, tmp_path) -> None:
+    (tmp_path / "local" / "sub").mkdir(parents=True, mode=0o700)
+    (tmp_path / "local").chmod(0o700)
+    (tmp_path / "local" / "sub").chmod(0o750)
+    (guest.root / "there").mkdir()
+    (guest.root / "there").chmod(0o755)
+    files.put(connection, tmp_path / "local", f"{guest.root}/there")
+    assert stat.S_IMODE((guest.root / "there").stat().st_mode) == 0o755
+    assert modes(guest.root / "there") == {"sub": 0o750}
+
+
+def test_an_empty_directory_is_made(connection, guest, tmp_path) -> None:
+    (tmp_path / "local").mkdir()
+    files.put(connection, tmp_path / "local", f"{guest.root}/there")
+    assert list((guest.root / "there").iterdir()) == []

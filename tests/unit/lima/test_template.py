@@ -327,3 +327,15 @@ def test_an_emulated_guest_has_a_processor_that_can_be_emulated() -> None:
     assert cpu_type(emulated=True) == {"cpuType": {"x86_64": "max"}}
     own = {"qemu": {"cpuType": {"x86_64": "Haswell"}}}
     assert cpu_type(emulated=True, vmOpts=own) == own["qemu"]
+
+
+def test_what_lima_takes_from_this_host_is_told() -> None:
+    assert (fill().proxied, fill().certificates) == (False, ())
+    asked = {
+        "propagateProxyEnv": True,
+        "caCerts": {"files": ["/etc/ca.pem"], "removeDefaults": True},
+    }
+    found = fill(machine_spec(overrides=asked))
+    assert (found.proxied, found.certificates) == (True, ("/etc/ca.pem",))
+    for wrong in ("text", {"files": "text"}, []):
+        assert fill(caCerts=wrong).certificates == ()

@@ -157,3 +157,33 @@ def test_vz_s_key_is_not_made_of_qemu(host: Host, filled: FilledTemplate) -> Non
 def test_edits_that_hide_the_images() -> None:
     assert fit.unfit_edits(["--set=.cpus=3"]) is None
     assert "images" in (fit.unfit_edits(["--set=.images=[]"]) or "")
+
+
+def test_what_lima_takes_from_this_host_is_part_of_it(
+    host: Host, filled: FilledTemplate, tmp_path: Path
+) -> None:
+    def key(filled: FilledTemplate, **environ: str) -> str:
+        env = {**host.limactl.env, **environ}
+        limactl = Limactl(host.limactl.path, host.limactl.home, env, {})
+        return fit.key(replace(host, limactl=limactl), filled)
+
+    proxied = replace(filled, proxied=True)
+    assert key(filled, http_proxy="http://a") == key(filled, http_proxy="http://b")
+    assert key(proxied, http_proxy="http://a") != key(proxied, http_proxy="http://b")
+    assert key(proxied, HTTPS_PROXY="http://a") != key(proxied)
+    assert key(proxied, PATH_TO="a") == key(proxied, PATH_TO="b")
+    authority = tmp_path / "ca.pem"
+    authority.write_text("old")
+    trusting = replace(filled, certificates=(str(authority),))
+    before = key(trusting)
+    authority.write_text("renewed")
+    assert key(trusting) != before
+
+
+def test_a_local_image_may_be_given_as_a_url(
+    host: Host, filled: FilledTemplate, image: Path
+) -> None:
+    local = replace(filled, images=({"location": f"file://{image}"},))
+    before = fit.key(host, local)
+    image.write_bytes(b"built anew")
+    assert fit.key(host, local) != before

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from pytest_lima.errors import ReadyTimeoutError, StartError
+from pytest_lima.guest.address import Address
 from pytest_lima.guest.hostkeys import HostKeys
 from pytest_lima.guest.identity import Kept
 from pytest_lima.guest.readiness import Waiting
-from pytest_lima.guest.ssh import Address, NotYetError
+from pytest_lima.guest.ssh import NotYetError
 from pytest_lima.lima.accel import Accelerator
 from pytest_lima.lima.cidata import StartData
 from pytest_lima.lima.host import Host
