@@ -67,7 +67,7 @@ fi
 kill -KILL "-$guard" 2>/dev/null
 echo "thawed=$thawed"
 """
-_SAID = re.compile(rb"^(?:not )?frozen.*\n", re.MULTILINE)
+_SAID = re.compile(rb"(?:not )?frozen.*\n")
 
 
 class NotFrozenError(LimaError):
@@ -122,7 +122,7 @@ def _thaw(channel: paramiko.Channel) -> str:
 
 def _first_answer(said: str) -> str:
     """Without what the startup files of the login shell have printed before."""
-    match = re.search(_SAID.pattern.decode(), said, re.MULTILINE)
+    match = re.search(_SAID.pattern.decode(), said)
     return (match[0] if match else said).strip()
 
 

@@ -52,5 +52,6 @@ def choose(records: Sequence[Record], wanted: Wanted) -> Record | None:
 
 def _may_join(record: Record, wanted: Wanted) -> bool:
     if record.run == wanted.run.id:
-        return True
+        stopped = record.keep and wanted.settings.teardown == "stop"
+        return record.state == FAILED or not stopped
     return wanted.settings.reuse and record.reuse and not record.owner.elsewhere

@@ -152,6 +152,13 @@ class Claims:
         """What we have started is ready; those who wait may join."""
         self._update(name, state=READY)
 
+    def stopped(self, name: str) -> None:
+        """What we have stopped, or tried to, may be joined; unless somebody removes it by now."""
+        with self._ledger.lock():
+            record = self._ledger.read(name)
+            if record and (record.state, record.starter) == (STARTING, this_process()):
+                self._ledger.write(replace(record, state=READY))
+
     def failed(self, name: str, error: LimaError | None) -> str:
         """It couldn't be started: whoever waits gets the error at once.
 
@@ -188,13 +195,15 @@ class Claims:
         """Give back an instance: ``shared``, or what is then ours to do.
 
         ``keep``, ``delete``, or ``stop``; who wants to join one that is stopped waits until we
-        say that it is ``ready``.
+        say that it is ``stopped``.
         """
         mine = this_process()
         with self._ledger.lock():
             record = self._ledger.read(name)
             if record is None:
                 return SHARED
+            if record.keep and record.state == STARTING and record.starter == mine:
+                record = replace(record, state=READY)  # we were interrupted when we stopped it
             record = replace(
                 record.released(mine), failed=record.failed or failed, used=time.time()
             )

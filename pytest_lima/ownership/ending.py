@@ -134,15 +134,15 @@ class Ending:
                     f"{prefix} delete --force {record.name}", record.idle)  # fmt: skip
 
     def _stop(self, record: Record, instance: Instance | None) -> None:
-        if instance is not None:
-            instance.disconnect()
-        limactl = host.caller(record.limactl, record.home, self._environ)
-        self._ledger.note_phase(record.name, "stopping")
         try:
+            self._ledger.note_phase(record.name, "stopping")
+            if instance is not None:
+                instance.disconnect()
+            limactl = host.caller(record.limactl, record.home, self._environ)
             limactl.stop(record.name, _STOP_TIMEOUT)
             removal.end_processes(Path(record.home) / record.name)
         finally:
-            self._claims.ready(record.name)
+            self._claims.stopped(record.name)
 
 
 @contextmanager

@@ -146,7 +146,10 @@ def pytest_xdist_node_collection_finished(node: Any) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:
     """A worker of pytest-xdist has ended, or crashed."""
-    node.config.stash[session_key].workers.ended(node, error)
+    session = node.config.stash[session_key]
+    session.workers.ended(node, error)
+    if error:
+        session.note_crash()
 
 
 def pytest_terminal_summary(

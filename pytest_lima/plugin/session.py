@@ -48,6 +48,7 @@ class LimaSession:
         self._numbers: dict[Ask, int] = {}
         self._wanted = Wanted(distributed=hasattr(config, "workerinput"))
         self._machines: dict[Ask, Instance] = {}
+        self._fresh_specs: dict[Ask, MachineSpec] = {}
         self._made_by_factory: list[Instance] = []
         self._fresh: Instance | None = None
         self._earlier_clones = 0
@@ -84,6 +85,11 @@ class LimaSession:
     def number_of(self, ask: Ask) -> int:
         """Equal asks have equal numbers."""
         return self._numbers.setdefault(ask, len(self._numbers))
+
+    def note_crash(self) -> None:
+        """A worker has crashed; until another takes its place, its VMs have only us."""
+        if self.workers.expects_vms():
+            self.pool.watch_over()
 
     def expect(self, items: Sequence[pytest.Item]) -> None:
         """Take in the tests that will run."""
@@ -129,16 +135,18 @@ class LimaSession:
         Raises:
             LimaError: Whatever kept it from being ready.
         """
-        if ask.fresh and ask in self._machines:
-            return self._machines[ask]  # it was reset when the test began
         filled = ask.spec.filled(self.settings, template, overrides)
         engines = self._engines_for(self._wanted.engines_of(ask))
         wanted = replace(filled, engines=engines)
         self._require_host(wanted)
-        self._machines[ask] = (
-            self.pool.create(wanted, None) if ask.fresh else self.pool.acquire(wanted)
-        )
-        return self._machines[ask]
+        if not ask.fresh:
+            self._machines[ask] = self.pool.acquire(wanted)
+        elif self._fresh_specs.get(ask) != wanted or ask not in self._machines:
+            if ask in self._machines:  # of other values of the override points
+                self.pool.release(self._machines.pop(ask))
+            self._machines[ask] = self.pool.create(wanted, None)
+            self._fresh_specs[ask] = wanted
+        return self._machines[ask]  # a fresh one was reset when the test began
 
     def create_fresh(
         self, item: pytest.Item, template: str, overrides: Mapping[str, Any]

@@ -109,6 +109,11 @@ class Workers:
                 self._shown = Boots(self._config, ledger, self._id)
         return self._shown is not None
 
+    def expects_vms(self) -> bool:
+        """In the controller: whether workers, living or crashed, want VMs or have some."""
+        ledger = _open_ledger() if _ever_used() else None
+        return ledger is not None and bool(ledger.joined(self._id))
+
     def ended(self, node: Any, error: object) -> None:
         """A worker has ended; one that crashed can't say whether it had VMs."""
         self._alive -= 1
@@ -198,6 +203,8 @@ class Boots:
                     self._tell(record)
 
     def _tell(self, record: Record) -> None:
+        if record.keep and record.state != "failed":
+            return  # it is being left behind
         phase = self._ledger.phase(record.name) if record.state == "starting" else record.state
         before, self._told[record.name] = self._told.get(record.name), phase
         if not phase or phase == before:

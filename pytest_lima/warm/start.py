@@ -17,7 +17,6 @@ from pytest_lima.errors import (
     InstanceDiedError,
     LimaError,
     ProvisionError,
-    ReadyTimeoutError,
     StartError,
 )
 from pytest_lima.guest.freeze import NotFrozenError
@@ -73,10 +72,6 @@ class Order:
     own_keys: bool = False
 
 
-class _NoTurnError(LimaError):
-    """Somebody else has been at the same machine for all the time that we have."""
-
-
 def start(order: Order) -> Started:
     """Start it and make it ready.
 
@@ -95,16 +90,12 @@ def start(order: Order) -> Started:
     for _ in range(_WAKE_TRIES):
         golden = store.find(key)
         if golden is None:
-            try:
-                with store.building(key, lambda done: _await(order, done)):
-                    golden = store.find(key)
-                    if golden is None:
-                        return _first(order, store, key, problem)
-            except _NoTurnError as error:
-                if order.mode == "warm":
-                    raise
-                problem = _reason(error)
-                break
+            with store.building(key, lambda done: _await(order, done)):
+                golden = store.find(key)
+                if golden is None:
+                    _tell(order, problem)
+                    refused = store.refused(key)
+                    return order.cold(_nothing) if refused else _cold_and_kept(order, store, key)
         try:
             return wake_up(order, golden)
         except (LimaError, OSError) as error:
@@ -203,12 +194,6 @@ def _keep(order: Order, booted: Booted, store: Store, key: str) -> str | None:
     return None
 
 
-def _first(order: Order, store: Store, key: str, problem: str | None) -> Started:
-    """Start it cold, there being none to wake up from."""
-    _tell(order, problem)
-    return order.cold(_nothing) if store.refused(key) else _cold_and_kept(order, store, key)
-
-
 def _no_warm_start(order: Order, problem: str) -> HostError:
     return HostError(f"{order.name} can't be kept for warm starts", seen=problem,
                      remedy="take --lima-start=auto or cold")  # fmt: skip
@@ -227,14 +212,7 @@ def _await(order: Order, done: Callable[[], bool]) -> None:
     """Wait for whoever starts the same machine cold."""
     order.observer.phase(order.name, "waiting for another run that starts the same VM")
     waiting = Waiting(time.monotonic() + order.timeout, lambda: None, lambda: None)
-    try:
-        waiting.until("turn to start it", lambda: done() or None)
-    except ReadyTimeoutError as error:
-        raise _NoTurnError(
-            "another run that starts the same VM does not get ready",
-            seen=error.what,
-            remedy="see what it waits for",
-        ) from error
+    waiting.until("turn to start it", lambda: done() or None)
 
 
 def _reason(error: BaseException) -> str:

@@ -235,3 +235,32 @@ def test_fresh_tests_between_others_share_one_vm(pytester: pytest.Pytester, fake
     )
     pytester.runpytest("-v").assert_outcomes(passed=6)
     fake_lima.assert_clean()
+
+
+def test_a_fresh_vm_is_of_the_template_that_counts_now(pytester: pytest.Pytester, fake_lima):
+    two, three = (fake_lima.template(keys={"cpus": cpus}) for cpus in (2, 3))
+    pytester.makeconftest(
+        f"""
+        import pytest
+
+        @pytest.fixture(scope="session", params=[({two!r}, 2), ({three!r}, 3)], ids=["2", "3"])
+        def kind(request):
+            return request.param
+
+        @pytest.fixture(scope="session")
+        def lima_template(kind):
+            return kind[0]
+        """
+    )
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.lima(fresh=True)
+        def test_it(lima, kind):
+            assert lima.cpus == kind[1]
+            assert len(list(lima.dir.parent.glob("pl-*/lima.yaml"))) == 1
+        """
+    )
+    pytester.runpytest("-v").assert_outcomes(passed=2)
+    fake_lima.assert_clean()

@@ -345,3 +345,60 @@ def test_16_what_lives_in_another_container_is_left_alone(pytester, fake_lima, e
     (pytester.path / "there").unlink()
     assert there.wait(30) == 0
     fake_lima.assert_clean()
+
+
+def test_01_between_a_worker_s_crash_and_its_replacement_the_controller_is_watched_over(
+    pytester, fake_lima
+):
+    pytester.makeconftest("""
+        import os
+        import psutil
+        import pytest
+
+        OURS = ["-m", "pytest_lima.ownership.reaper", str(os.getpid())]
+
+        @pytest.hookimpl(trylast=True)
+        def pytest_testnodedown(node, error):
+            argvs = [one.info["cmdline"] or [] for one in psutil.process_iter(["cmdline"])]
+            print("NODE", "crashed" if error else "ended", sum(argv[1:4] == OURS for argv in argvs))
+    """)
+    pytester.makepyfile("""
+        import os
+        import pytest
+
+        @pytest.mark.parametrize("number", range(2))
+        def test_it(lima, number):
+            if number == 0:
+                os.kill(os.getpid(), 9)
+    """)
+    result = pytester.runpytest_subprocess("-n1", "-s")
+    outcomes = result.parseoutcomes()
+    assert (outcomes["passed"], outcomes["failed"]) == (1, 1)
+    result.stdout.fnmatch_lines(["*NODE crashed 1*", "*NODE ended 1*"])
+    fake_lima.assert_clean()
+
+
+def test_01_a_crash_without_a_vm_starts_nothing(pytester, fake_lima):
+    pytester.makeconftest("""
+        import os
+        import psutil
+        import pytest
+
+        @pytest.hookimpl(trylast=True)
+        def pytest_testnodedown(node, error):
+            argvs = [one.info["cmdline"] or [] for one in psutil.process_iter(["cmdline"])]
+            print("REAPERS", sum(argv[2:4] == ["pytest_lima.ownership.reaper", str(os.getpid())]
+                                 for argv in argvs))
+    """)
+    pytester.makepyfile("""
+        import os
+        import pytest
+
+        @pytest.mark.parametrize("number", range(2))
+        def test_it(number):
+            if number == 0:
+                os.kill(os.getpid(), 9)
+    """)
+    result = pytester.runpytest_subprocess("-n1", "-s")
+    result.stdout.fnmatch_lines(["*REAPERS 0*", "*REAPERS 0*"])
+    assert fake_lima.calls() == []

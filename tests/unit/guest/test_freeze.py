@@ -47,7 +47,7 @@ def test_it_is_frozen_inside_and_no_longer(guest: Guest, connection: Connection)
 
 
 def test_what_startup_files_print_is_passed_over(guest: Guest, connection: Connection) -> None:
-    guest.misbehave = freezing = Freezing(noise="a day\nlike any other\n")
+    guest.misbehave = freezing = Freezing(noise="a day\nlike any other\n\x1b]0;title\a")
     with frozen(connection):
         assert freezing.told == b""
     guest.misbehave = Freezing("not frozen: no\n", noise="motd\n")

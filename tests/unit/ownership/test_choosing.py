@@ -71,3 +71,13 @@ def test_workers_with_one_each_share_where_there_are_no_more() -> None:
     assert chosen(used, less, settings=each) == "b"
     assert chosen(used, record("mine"), settings=each) == "mine"
     assert chosen(used, settings=each, run=replace(RUN, many=False)) == "a"
+
+
+def test_what_another_worker_has_stopped_is_not_started_again_by_its_run() -> None:
+    stop = Settings(share="worker", teardown="stop")
+    kept = record("a", leases=(), keep=True)
+    assert chosen(kept, settings=stop) is None
+    assert chosen(replace(kept, state=STARTING), settings=stop) is None
+    assert chosen(kept, settings=Settings(share="worker", keep="always")) == "a"
+    failed = replace(kept, state=FAILED, starter=OTHER)
+    assert chosen(failed, settings=Settings(teardown="stop", keep="on-failure")) == "a"

@@ -229,5 +229,16 @@ def test_one_that_is_being_stopped_is_waited_for(ledger, other) -> None:
     joined, theirs = other.do(settings, run_of(many=False, id_="b"), take)
     assert (joined.name, theirs) == (record.name, False)
     assert joined.state == STARTING and joined.claimable
-    claims.ready(record.name)
+    claims.stopped(record.name)
     assert ledger.read(record.name).state == READY
+
+
+def test_one_whose_stopping_was_interrupted_is_stopped_again(ledger) -> None:
+    claims = Claims(ledger, Settings(teardown="stop"), run_of(many=False))
+    record, _ = take(claims)
+    claims.ready(record.name)
+    assert claims.release(record.name, failed=False) == STOP
+    assert claims.release(record.name, failed=False) == STOP
+    ledger.write(replace(ledger.read(record.name), state=ENDING))  # pytest-lima prune --all
+    claims.stopped(record.name)
+    assert ledger.read(record.name).state == ENDING

@@ -306,17 +306,6 @@ def test_who_waits_for_the_same_machine_wakes_up_from_it(
     assert machine.steps == ["cold", "keep", "warm"]
 
 
-def test_who_waits_in_vain_starts_cold(machine: Machine, observer: Recorder) -> None:
-    key = fit.key(machine.order.host, machine.order.filled)
-    with machine.store.building(key, lambda _: None):
-        machine.start(timeout=0.3)
-        with pytest.raises(LimaError, match="another run that starts the same VM"):
-            machine.start(timeout=0.3, mode="warm")
-    assert machine.steps == ["cold"]
-    (warning,) = observer.all("warn")
-    assert "starts cold: another run" in warning
-
-
 def test_the_budget_holds(machine: Machine) -> None:
     machine.start()
     (first,) = machine.store.all()
