@@ -265,9 +265,12 @@ def test_two_of_a_kind_share_nothing(
 
 
 def test_names_are_resolved_where_lima_answers_for_them(
-    suite: Callable[..., tuple[Run, int, str]],
+    a_run: Callable[..., Run], tmp_path: Path
 ) -> None:
-    run, status, output = suite(RESOLVED)
+    """Beside the others: they count what is kept."""
+    (tmp_path / "test_it.py").write_text(RESOLVED)
+    run = a_run(str(tmp_path), f"--rootdir={tmp_path}", "--lima-start=auto")
+    status, output = run.finish(tmp_path)
     assert status == 0
     assert "waking up" in output and "starts cold" not in output
     run.assert_nothing_left()
