@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from pytest_lima.errors import LimaError
 from pytest_lima.guest import commands, files, readiness, sockets
 from pytest_lima.guest.commands import CommandResult
 from pytest_lima.guest.output import OnOutput
-from pytest_lima.lima import engines, logs, process
+from pytest_lima.lima import engines, logs, paths, process
 from pytest_lima.machine import Machine
 
 
@@ -48,10 +46,8 @@ class Instance(Machine):
         """A file for ``ssh -F FILE lima-NAME``, with the pinned host key."""
         path = self.dir / "pl" / "ssh_config"
         text = sockets.ssh_config(self._booted.address, path.parent)
-        if not path.exists() or path.read_text() != text:  # others may be reading it
-            new = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}")
-            new.write_text(text)
-            new.replace(path)
+        if not path.exists() or path.read_text() != text:
+            paths.write_whole(path, text)
         return path
 
     @property
@@ -188,9 +184,9 @@ class Instance(Machine):
         return self._host.limactl.run(*args, timeout=timeout)
 
     def _socket(self, engine: str) -> Path:
-        paths = self._booted.forward.sockets if self._booted.forward else {}
-        if engine in paths:
-            return paths[engine]
+        found = self._booted.forward.sockets if self._booted.forward else {}
+        if engine in found:
+            return found[engine]
         raise LimaError(
             f"{self.name} was started without {engine}",
             remedy=f"ask for it with --lima-engine={engine}, or use the fixture that does",

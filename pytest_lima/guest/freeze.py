@@ -67,7 +67,7 @@ fi
 kill -KILL "-$guard" 2>/dev/null
 echo "thawed=$thawed"
 """
-_SAID = re.compile(rb"(?:not )?frozen.*\n")
+_SAID = re.compile(r"(?:not )?frozen.*\n")
 
 
 class NotFrozenError(LimaError):
@@ -122,16 +122,14 @@ def _thaw(channel: paramiko.Channel) -> str:
 
 def _first_answer(said: str) -> str:
     """Without what the startup files of the login shell have printed before."""
-    match = re.search(_SAID.pattern.decode(), said)
+    match = _SAID.search(said)
     return (match[0] if match else said).strip()
 
 
-def _read(
-    channel: paramiko.Channel, deadline: float, until: re.Pattern[bytes] | None = None
-) -> str:
+def _read(channel: paramiko.Channel, deadline: float, until: re.Pattern[str] | None = None) -> str:
     """What it says, to its end or to ``until``, or to the deadline."""
     data = b""
-    while until is None or not until.search(data):
+    while until is None or not until.search(data.decode(errors="replace")):
         channel.settimeout(max(0.1, deadline - time.monotonic()))
         try:
             chunk = channel.recv(_CHUNK)

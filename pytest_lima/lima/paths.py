@@ -7,9 +7,11 @@ names are short.
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import sys
+import threading
 from pathlib import Path
 
 from pytest_lima.errors import HostError, TemplateError
@@ -105,3 +107,10 @@ def _modified(file: Path) -> float:
 def template_file(home: Path, name: str) -> Path:
     """Where the filled template lies until limactl has taken it over."""
     return home / f"_{name}.yaml"
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that others may be reading: whole or not at all, even if we are killed."""
+    half = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    half.write_text(text)
+    half.replace(path)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -51,10 +50,7 @@ def write_state(booted: Booted) -> None:
         "seconds": booted.seconds,
         "booted_as": booted.booted_as,
     }
-    path = paths.our_folder(booted.info.dir) / _FILE
-    half = path.with_suffix(f".{os.getpid()}.tmp")
-    half.write_text(json.dumps(state))
-    half.replace(path)
+    paths.write_whole(paths.our_folder(booted.info.dir) / _FILE, json.dumps(state))
 
 
 def attach(host: Host, folder: Path, ledger: Ledger, *, set_clock: bool) -> Booted:

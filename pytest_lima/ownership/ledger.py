@@ -17,7 +17,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from pytest_lima.errors import HostError
-from pytest_lima.lima import identity
+from pytest_lima.lima import identity, paths
 from pytest_lima.lima.identity import Identity
 from pytest_lima.ownership import record as records_
 from pytest_lima.ownership.record import ENDING, Record
@@ -100,7 +100,7 @@ class Ledger:
 
     def write(self, record: Record) -> None:
         """Store a record; whole or not at all, even if we are killed."""
-        _write(self._path(record.name), records_.to_text(record))
+        paths.write_whole(self._path(record.name), records_.to_text(record))
 
     def mark_ending(self, record: Record, starter: Identity) -> Record:
         """Store that ``starter`` is about to delete an instance, if the disk has room for that.
@@ -146,7 +146,7 @@ class Ledger:
 
     def note_phase(self, name: str, text: str) -> None:
         """Let those who wait for an instance see how far it is."""
-        _write(self._phase(name), text)
+        paths.write_whole(self._phase(name), text)
 
     def phase(self, name: str) -> str:
         """How far an instance is that somebody else starts."""
@@ -163,7 +163,7 @@ class Ledger:
         """
         folder = self._run(run)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write(folder / str(process.pid), json.dumps(asdict(process)))
+        paths.write_whole(folder / str(process.pid), json.dumps(asdict(process)))
 
     def leave(self, run: str, process: Identity) -> None:
         """Note that it won't any more."""
@@ -242,12 +242,6 @@ def _no_state(verb: str, folder: Path, problem: str) -> HostError:
         seen=problem,
         remedy="make it possible, or name another with the variable XDG_STATE_HOME",
     )
-
-
-def _write(path: Path, text: str) -> None:
-    half = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    half.write_text(text)
-    half.replace(path)
 
 
 def _holder(path: Path) -> str:

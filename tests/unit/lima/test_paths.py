@@ -113,3 +113,17 @@ def test_template_files_lie_beside_the_instances(tmp_path: Path) -> None:
     assert paths.template_file(tmp_path, "pl-1").parent == tmp_path
     assert paths.template_file(tmp_path, "pl-1").name.startswith("_")
     assert paths.evidence_folder(tmp_path).name.startswith("_")
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "file.json"
+    paths.write_whole(path, "old")
+    reader = path.open()
+    paths.write_whole(path, "new")
+    assert (reader.read(), path.read_text()) == ("old", "new")
+    reader.close()
+    assert [one.name for one in tmp_path.iterdir()] == ["file.json"]
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        paths.write_whole(path, "half")
+    assert path.read_text() == "new"

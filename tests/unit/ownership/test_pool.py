@@ -135,7 +135,7 @@ def test_a_full_disk_does_not_keep_what_would_make_room(
     one = pool()
     one.acquire(spec())
     one.create(spec(), "own")
-    monkeypatch.setattr("pytest_lima.ownership.ledger._write", no_room)
+    monkeypatch.setattr("pytest_lima.lima.paths.write_whole", no_room)
     one.close()
     fake_lima.assert_clean()
 

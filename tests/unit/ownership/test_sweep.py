@@ -154,7 +154,7 @@ def test_a_full_disk_does_not_keep_what_would_make_room(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pytest_lima.ownership.ledger._write", full)
+    monkeypatch.setattr("pytest_lima.lima.paths.write_whole", full)
     assert sweeper.orphans().keys() == {"pl-1", "pl-2"}
     assert ledger.records() == []
 
