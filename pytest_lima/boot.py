@@ -6,11 +6,11 @@ anything here raises, Ctrl-C included.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from pytest_lima import realtime
 from pytest_lima.booted import Booted
 from pytest_lima.errors import (
     CommandError,
@@ -52,7 +52,7 @@ class Boot:
         self._filled = filled
         self._observer = observer
         self._timeout = timeout
-        self._begun = time.monotonic()
+        self._begun = realtime.monotonic()
         self._deadline = self._begun + timeout
         self._dir = host.limactl.home / name
         self._events = EventLog(self._dir / logs.EVENTS)
@@ -97,7 +97,7 @@ class Boot:
             if isinstance(error, LimaError):
                 error.log = error.log or str(evidence.keep(self._host.limactl.home, self._name))
             raise
-        seconds = time.monotonic() - self._begun
+        seconds = realtime.monotonic() - self._begun
         self._observer.ready(self._name, seconds)
         return replace(booted, seconds=seconds)
 
@@ -113,7 +113,7 @@ class Boot:
             ProvisionError: A provision script failed this time.
             ReadyTimeoutError: Not ready within ``timeout`` seconds, by default the first boot's.
         """
-        self._begun = time.monotonic()
+        self._begun = realtime.monotonic()
         self._deadline = self._begun + (timeout or self._timeout)
         before, was = power.boot_id(booted.connection), booted.booted_as
         if self._name not in booted.booted_as:
@@ -150,7 +150,7 @@ class Boot:
 
         connection = waiting.until("SSH after the reboot", reconnect)
         forward = self._settle(waiting, booted.info, booted.address, connection)
-        seconds = time.monotonic() - self._begun
+        seconds = realtime.monotonic() - self._begun
         self._observer.ready(self._name, seconds)
         return replace(
             booted, keys=keys, login=Login.of(connection), forward=forward, seconds=seconds
@@ -247,7 +247,7 @@ class Boot:
         self._observer.tick(logs.tail(logs.console(self._dir), 1))
 
     def _left(self) -> float:
-        return max(1.0, self._deadline - time.monotonic())
+        return max(1.0, self._deadline - realtime.monotonic())
 
     def _check_alive(self) -> None:
         if panic := evidence.panic(self._dir):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
-import time
 from typing import Any
+
+from pytest_lima import realtime
 
 
 class CallSocket(socket.socket):
@@ -14,7 +15,7 @@ class CallSocket(socket.socket):
         """For a call of ``timeout`` seconds that begins now."""
         super().__init__(socket.AF_UNIX)
         self.settimeout(timeout)
-        self._deadline = time.monotonic() + timeout
+        self._deadline = realtime.monotonic() + timeout
 
     def recv(self, *args: Any) -> bytes:
         """As any socket's, within what is left of the time."""
@@ -27,7 +28,7 @@ class CallSocket(socket.socket):
         return super().recv_into(*args)
 
     def _shorten(self) -> None:
-        remaining = self._deadline - time.monotonic()
+        remaining = self._deadline - realtime.monotonic()
         if remaining <= 0:
             raise TimeoutError("it goes on for too long")
         self.settimeout(remaining)

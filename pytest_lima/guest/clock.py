@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 
+from pytest_lima import realtime
 from pytest_lima.errors import LimaError, ReadyTimeoutError
 from pytest_lima.guest import answers
 from pytest_lima.guest.answers import NotAnsweringError
@@ -36,7 +36,7 @@ def correct(connection: Connection) -> None:
     for _ in range(_TRIES):
         if abs(drift) <= TOLERANCE:
             return
-        now = time.time() + late
+        now = realtime.now() + late
         # A busybox takes whole seconds only.
         line = f"date -u -s @{now:.3f} || date -u -s @{now:.0f}"
         run(connection, line, user="root", check=False)
@@ -72,12 +72,12 @@ def is_right_by_docker(path: Path, enough: Callable[[float], bool] = lambda _: T
         enough: Waits for so many seconds; whether Docker needs not be asked again.
     """
     for _ in range(_LOOKS):
-        before = time.time()
+        before = realtime.now()
         try:
             said = answers.docker_date(path)
         except NotAnsweringError:
             return False
-        after = time.time()
+        after = realtime.now()
         if said is None:
             return False
         # From `before` to `after` here it was from `said` to a second later there.
@@ -97,9 +97,9 @@ def _until_next_look(before: float, after: float, most: float) -> float:
 
 def _drift(connection: Connection) -> float:
     """Seconds the guest is ahead; the round trip is taken as half each way."""
-    before = time.time()
+    before = realtime.now()
     said = run(connection, "date +%s.%N", timeout=_COMMAND_TIMEOUT).stdout
     guest = seconds(said)
     if guest is None:
         raise LimaError("the guest's time can't be read", ran="date +%s.%N", seen=said)
-    return guest - (before + time.time()) / 2
+    return guest - (before + realtime.now()) / 2

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import shlex
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pytest_lima import realtime
 from pytest_lima.errors import CommandError, CommandTimeoutError, LimaError
 from pytest_lima.guest import shell
 from pytest_lima.guest.output import SAY_PID, OnOutput, Output, exit_status, outputs
@@ -95,7 +95,7 @@ def run(
     """
     shown = command if isinstance(command, str) else shlex.join(command)
     script = _script(command, env or {}, cwd)
-    started = time.monotonic()
+    started = realtime.monotonic()
     deadline = started + min(timeout, _FOREVER)  # infinity is no time that can be waited for
     output = Output(on_output)
     returncode = None
@@ -110,7 +110,7 @@ def run(
         out, err = output.texts()
         raise CommandTimeoutError(shown, timeout, stdout=out, stderr=err, killed=killed) from None
     result = CommandResult(
-        shown, returncode, bytes(output.out), bytes(output.err), time.monotonic() - started
+        shown, returncode, bytes(output.out), bytes(output.err), realtime.monotonic() - started
     )
     if check and not result.ok:
         raise CommandError(result)
@@ -194,6 +194,6 @@ def _kill(connection: Connection, pid: int) -> bool:
 
 
 def _ends(connection: Connection, line: str) -> bool:
-    with connection.side_session(line, time.monotonic() + _SESSION_TIMEOUT) as channel:
+    with connection.side_session(line, realtime.monotonic() + _SESSION_TIMEOUT) as channel:
         # A status of -1 is none: the connection ended.
         return channel.status_event.wait(_KILL_TIMEOUT) and channel.exit_status >= 0

@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import shutil
 import stat
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from pytest_lima import realtime
 from pytest_lima.errors import LimaError
 from pytest_lima.guest import transfers, trees
 from pytest_lima.guest.ssh import Connection
@@ -91,12 +91,12 @@ def _send(sftp: paramiko.SFTPClient, source: IO[bytes], remote: str) -> None:
 
 def _limits(verb: str, remote: str) -> Callable[[int, int], None]:
     """Called by SFTP as bytes come: the size that a guest tells may be any."""
-    deadline = time.monotonic() + transfers.TIMEOUT
+    deadline = realtime.monotonic() + transfers.TIMEOUT
 
     def check(size: int, _: int) -> None:
         if size > transfers.SIZE_LIMIT:
             raise LimaError(f"{remote} is larger than 4 GiB", ran=f"{verb} {remote}")
-        if time.monotonic() > deadline:
+        if realtime.monotonic() > deadline:
             raise TimeoutError
 
     return check

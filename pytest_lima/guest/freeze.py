@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 import shlex
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from pytest_lima import realtime
 from pytest_lima.errors import InstanceDiedError, LimaError
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def frozen(connection: Connection) -> Iterator[None]:
         InstanceDiedError: It may be frozen still.
         ConnectionLostError: The connection broke before.
     """
-    deadline = time.monotonic() + _FREEZE_TIMEOUT
+    deadline = realtime.monotonic() + _FREEZE_TIMEOUT
     with connection.session(f"exec sudo -n sh -c {shlex.quote(_HOLD)}", deadline) as channel:
         said = _first_answer(_read(channel, deadline, _SAID))
         if said.startswith("not frozen: "):
@@ -108,7 +108,7 @@ def frozen(connection: Connection) -> Iterator[None]:
 def _thaw(channel: paramiko.Channel) -> str:
     try:
         channel.sendall(b"\n")
-        answer = _read(channel, time.monotonic() + _THAW_TIMEOUT).strip()
+        answer = _read(channel, realtime.monotonic() + _THAW_TIMEOUT).strip()
     except OSError as error:
         answer, problem = "", str(error) or type(error).__name__
     else:
@@ -130,7 +130,7 @@ def _read(channel: paramiko.Channel, deadline: float, until: re.Pattern[str] | N
     """What it says, to its end or to ``until``, or to the deadline."""
     data = b""
     while until is None or not until.search(data.decode(errors="replace")):
-        channel.settimeout(max(0.1, deadline - time.monotonic()))
+        channel.settimeout(max(0.1, deadline - realtime.monotonic()))
         try:
             chunk = channel.recv(_CHUNK)
         except TimeoutError:

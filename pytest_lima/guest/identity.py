@@ -9,13 +9,13 @@ import importlib.resources
 import json
 import math
 import secrets
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pytest_lima import realtime
 from pytest_lima.errors import InstanceDiedError, LimaError, StartError
 from pytest_lima.guest import commands, waker
 from pytest_lima.guest.calls import CallSocket
@@ -108,7 +108,7 @@ def wake(path: Path, kept: Kept, hostname: str, start: StartData, timeout: float
         )
     told = facts.get("time")
     if isinstance(told, float) and math.isfinite(told):
-        return told - time.time()
+        return told - realtime.now()
     return math.inf
 
 
@@ -157,7 +157,7 @@ def _asked(path: Path, wishes: dict[str, Any], timeout: float) -> dict[str, Any]
             with sock.makefile("rb") as answer:
                 said = answer.readline(_LONGEST)
                 if said == b"awake\n":
-                    sock.sendall(json.dumps({"now": time.time(), **wishes}).encode() + b"\n")
+                    sock.sendall(json.dumps({"now": realtime.now(), **wishes}).encode() + b"\n")
                     said = answer.readline(_LONGEST)
         facts = json.loads(said) if said else "it hung up without a word"
     except ConnectionRefusedError as error:

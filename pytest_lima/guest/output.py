@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from pytest_lima import realtime
 from pytest_lima.errors import ConnectionLostError
 
 if TYPE_CHECKING:
@@ -102,11 +102,11 @@ def outputs(channel: paramiko.Channel, deadline: float) -> Iterator[tuple[str, b
     """What comes on ``stdout`` and ``stderr``, as it comes, until both are closed.
 
     Raises:
-        TimeoutError: They weren't closed before the deadline, on ``time.monotonic``'s clock.
+        TimeoutError: They weren't closed before the deadline, on ``realtime.monotonic``'s clock.
     """
     arrival = _Arrival(channel)
     while True:
-        remaining = deadline - time.monotonic()
+        remaining = deadline - realtime.monotonic()
         if remaining <= 0:
             raise TimeoutError
         arrival.await_next(remaining)
@@ -125,9 +125,9 @@ def exit_status(channel: paramiko.Channel, deadline: float) -> int:
 
     Raises:
         ConnectionLostError: The connection ended before that was known.
-        TimeoutError: It didn't end before the deadline, on ``time.monotonic``'s clock.
+        TimeoutError: It didn't end before the deadline, on ``realtime.monotonic``'s clock.
     """
-    if not channel.status_event.wait(max(0.0, deadline - time.monotonic())):
+    if not channel.status_event.wait(max(0.0, deadline - realtime.monotonic())):
         raise TimeoutError
     if channel.exit_status < 0:
         # paramiko's mark for "none was sent": the connection ended, or a signal did it.

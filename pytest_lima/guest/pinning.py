@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
+from pytest_lima import realtime
 from pytest_lima.guest import hostkeys
 from pytest_lima.guest.address import Address
 from pytest_lima.guest.hostkeys import HostKeys
@@ -47,9 +47,9 @@ def _keys_or_none(
 
     def look() -> HostKeys | None:
         if not ready_since and lima_is_ready():
-            ready_since.append(time.monotonic())
+            ready_since.append(realtime.monotonic())
         keys = hostkeys.from_console(instance_dir)
-        if keys is None and ready_since and time.monotonic() - ready_since[0] > _GRACE:
+        if keys is None and ready_since and realtime.monotonic() - ready_since[0] > _GRACE:
             return HostKeys({}, "nowhere")
         return keys
 

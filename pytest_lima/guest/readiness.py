@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pytest_lima import realtime
 from pytest_lima.errors import ConnectionLostError, LimaError, ProvisionError, ReadyTimeoutError
 from pytest_lima.guest import answers
 from pytest_lima.guest.commands import run
@@ -54,7 +54,7 @@ class Waiting:
     """How to wait within a boot.
 
     Attributes:
-        deadline: On ``time.monotonic``'s clock, for the whole boot.
+        deadline: On ``realtime.monotonic``'s clock, for the whole boot.
         alive: Raises when the VM's processes are gone; called before each attempt.
         tick: Called between attempts.
     """
@@ -73,7 +73,7 @@ class Waiting:
         """
         import tenacity
 
-        begun = time.monotonic()
+        begun = realtime.monotonic()
         last: list[str] = []
 
         def once() -> T | None:
@@ -99,7 +99,7 @@ class Waiting:
         except tenacity.RetryError:
             pass
         raise ReadyTimeoutError(
-            f"the VM is not ready: no {what} within {time.monotonic() - begun:.0f} s",
+            f"the VM is not ready: no {what} within {realtime.monotonic() - begun:.0f} s",
             seen="; ".join(last) or "nothing that helps",
             remedy="raise --lima-timeout or --lima-timeout-factor if it only is slow",
         )

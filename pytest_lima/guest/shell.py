@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import re
 import secrets
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from pytest_lima import realtime
 from pytest_lima.errors import ConnectionLostError
 from pytest_lima.guest.output import Output, exit_status, outputs
 from pytest_lima.guest.ssh import Connection
@@ -85,7 +85,7 @@ def run(connection: Connection, script: str, output: Output, deadline: float) ->
         connection: To the guest.
         script: For the login user's shell.
         output: Where what it prints goes.
-        deadline: On ``time.monotonic``'s clock.
+        deadline: On ``realtime.monotonic``'s clock.
 
     Returns:
         The exit status; None if there is no such shell in this guest, and nothing was run.
@@ -204,7 +204,7 @@ class Shell:
 
 def _send(channel: paramiko.Channel, data: bytes, deadline: float) -> bool:
     """Send a request; false if the shell ended, which runs no request that isn't whole."""
-    channel.settimeout(max(0.001, deadline - time.monotonic()))
+    channel.settimeout(max(0.001, deadline - realtime.monotonic()))
     try:
         channel.sendall(data)
     except TimeoutError:

@@ -8,11 +8,11 @@ reboot.
 from __future__ import annotations
 
 import stat
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
+from pytest_lima import realtime
 from pytest_lima.errors import ConnectionLostError
 from pytest_lima.guest.address import Address
 from pytest_lima.lima import identity, logs, process
@@ -105,11 +105,11 @@ class SocketForward:
         return is_forward(argv, self._folder)
 
     def _await_listening(self, child: process.Child, paths: Iterable[Path]) -> None:
-        deadline = time.monotonic() + _LISTEN_TIMEOUT
+        deadline = realtime.monotonic() + _LISTEN_TIMEOUT
         while not all(map(_is_private_socket, paths)):
             # Waiting for the process is the pause: its end is what would make it pointless.
             ended = child.wait(0.02) is not None
-            if ended or time.monotonic() > deadline:
+            if ended or realtime.monotonic() > deadline:
                 raise ConnectionLostError(
                     "the guest's sockets can't be forwarded",
                     ran=" ".join(child.argv),

@@ -8,11 +8,11 @@ import logging
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from pytest_lima import realtime
 from pytest_lima.errors import ConnectionLostError, HostKeyError
 from pytest_lima.guest.address import Address
 from pytest_lima.guest.hostkeys import HostKeys
@@ -74,13 +74,13 @@ class Connection:
         """One of the eight places for a command.
 
         Args:
-            deadline: On ``time.monotonic``'s clock.
+            deadline: On ``realtime.monotonic``'s clock.
 
         Raises:
             ConnectionLostError: The connection ended inside.
             TimeoutError: No place came free in time.
         """
-        if not self._sessions.acquire(timeout=max(0.0, deadline - time.monotonic())):
+        if not self._sessions.acquire(timeout=max(0.0, deadline - realtime.monotonic())):
             raise TimeoutError
         try:
             with _lost():
@@ -94,7 +94,7 @@ class Connection:
 
         Args:
             command: The command line.
-            deadline: On ``time.monotonic``'s clock; waiting for a free session counts.
+            deadline: On ``realtime.monotonic``'s clock; waiting for a free session counts.
 
         Raises:
             ConnectionLostError: The connection is gone; the command was not started.
@@ -147,14 +147,14 @@ class Connection:
 
         while True:
             try:
-                left = max(0.1, deadline - time.monotonic())
+                left = max(0.1, deadline - realtime.monotonic())
                 return self._transport.open_session(timeout=min(_CONNECT_TIMEOUT, left))
             except paramiko.SSHException:
                 # A refusal is a ChannelException, which paramiko keeps in one place for all
                 # threads: of two that are refused at once, one gets a plain SSHException.
                 if not self._transport.is_active():
                     raise
-                if time.monotonic() > deadline:
+                if realtime.monotonic() > deadline:
                     raise TimeoutError from None
             self._drop_idle()
             with self._ended:
@@ -170,7 +170,7 @@ class Connection:
     def _open_sftp(self) -> paramiko.SFTPClient:
         import paramiko
 
-        channel = self._open(time.monotonic() + _CONNECT_TIMEOUT)
+        channel = self._open(realtime.monotonic() + _CONNECT_TIMEOUT)
         channel.settimeout(_CONNECT_TIMEOUT)  # for each answer
         try:
             channel.invoke_subsystem("sftp")

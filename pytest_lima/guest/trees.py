@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import shlex
 import tarfile
-import time
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, cast
 
+from pytest_lima import realtime
 from pytest_lima.errors import LimaError
 from pytest_lima.guest import transfers
 from pytest_lima.guest.output import exit_status
@@ -32,7 +32,7 @@ def put(connection: Connection, local: Path, remote: str) -> None:
     Raises:
         LimaError: The guest refused.
     """
-    deadline = time.monotonic() + transfers.TIMEOUT
+    deadline = realtime.monotonic() + transfers.TIMEOUT
     target = shlex.quote(remote)
     command = f"mkdir -p -- {target} && exec tar -xf - -C {target}"
     with transfers.refusals("put", remote), connection.session(command, deadline) as channel:
@@ -64,7 +64,7 @@ def get(connection: Connection, remote: str, local: Path) -> None:
     Raises:
         LimaError: It can't be read, is more than 4 GiB or 100,000 files, or leads elsewhere.
     """
-    deadline = time.monotonic() + transfers.TIMEOUT
+    deadline = realtime.monotonic() + transfers.TIMEOUT
     local.mkdir(parents=True, exist_ok=True)
     command = f"exec tar -cf - -C {shlex.quote(remote)} ."
     with transfers.refusals("get", remote), connection.session(command, deadline) as channel:
@@ -99,7 +99,7 @@ class _Stream:
 
     def write(self, data: bytes) -> None:
         """Send all of ``data``."""
-        self._channel.settimeout(max(0.001, self._deadline - time.monotonic()))
+        self._channel.settimeout(max(0.001, self._deadline - realtime.monotonic()))
         try:
             self._channel.sendall(data)
         except TimeoutError:
@@ -109,7 +109,7 @@ class _Stream:
 
     def read(self, size: int) -> bytes:
         """At most ``size`` bytes; none at the end."""
-        self._channel.settimeout(max(0.001, self._deadline - time.monotonic()))
+        self._channel.settimeout(max(0.001, self._deadline - realtime.monotonic()))
         data = self._channel.recv(size)
         self.budget -= len(data)
         if self.budget < 0:

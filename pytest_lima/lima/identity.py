@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from pytest_lima import realtime
 
 _END_TIMEOUT = 5.0
 _POLL = 0.01
@@ -97,10 +98,10 @@ def kill(processes: Sequence[Identity]) -> list[Identity]:
                 os.kill(process.pid, signal.SIGKILL)
             except (ProcessLookupError, PermissionError):
                 pass  # gone by itself, or not ours; the wait tells which
-    deadline = time.monotonic() + _END_TIMEOUT
+    deadline = realtime.monotonic() + _END_TIMEOUT
     left = [process for process in processes if process.alive()]
-    while left and time.monotonic() < deadline:
-        time.sleep(_POLL)
+    while left and realtime.monotonic() < deadline:
+        realtime.sleep(_POLL)
         left = [process for process in left if process.alive()]
     return left
 

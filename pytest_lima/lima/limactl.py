@@ -6,10 +6,10 @@ import re
 import shlex
 import shutil
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pytest_lima import realtime
 from pytest_lima.errors import (
     CleanupError,
     LimactlMissingError,
@@ -180,9 +180,9 @@ class Limactl:
             return
         if (folder / "protected").exists():
             self.run("unprotect", name)
-        deadline = time.monotonic() + _DELETE_TIMEOUT
+        deadline = realtime.monotonic() + _DELETE_TIMEOUT
         done = self.run("delete", "--force", name, timeout=_DELETE)
-        while "directory not empty" in done.stderr and time.monotonic() < deadline:
+        while "directory not empty" in done.stderr and realtime.monotonic() < deadline:
             # A host agent that was just being started still writes into the folder: it can be
             # killed, and ends with its folder, as soon as it has written its pid.
             done = self.run("delete", "--force", name, timeout=_DELETE)

@@ -14,10 +14,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
+
+from pytest_lima import realtime
 
 _OUTPUT_LIMIT = 4 * 1024 * 1024
 _TERM_GRACE = 3.0
@@ -119,12 +120,12 @@ class Companion:
 
     def says(self, expected: bytes, timeout: float) -> bool:
         """Whether it has said ``expected``, waiting at most ``timeout`` seconds for it."""
-        deadline = time.monotonic() + timeout
+        deadline = realtime.monotonic() + timeout
         output = self._popen.stdout
         while expected not in self.heard:
             if output is None or output.closed:
                 return False
-            remaining = max(0.0, deadline - time.monotonic())
+            remaining = max(0.0, deadline - realtime.monotonic())
             readable, _, _ = select.select([output], [], [], remaining)
             data = os.read(output.fileno(), 65536) if readable else b""
             if not data:
@@ -177,7 +178,7 @@ def run(argv: Sequence[str], *, env: Mapping[str, str], timeout: float) -> Compl
 
 def _await(popen: subprocess.Popen[bytes], timeout: float) -> int:
     """As its own ``wait``, which looks every 50 ms: half of what a quick limactl takes."""
-    deadline = time.monotonic() + timeout
+    deadline = realtime.monotonic() + timeout
     if sys.platform == "linux":
         with contextlib.suppress(OSError):  # an old kernel, or no descriptor is free
             handle = os.pidfd_open(popen.pid)
@@ -187,7 +188,7 @@ def _await(popen: subprocess.Popen[bytes], timeout: float) -> int:
                 poll.poll(min(timeout * 1000, _LONGEST_POLL))
             finally:
                 os.close(handle)
-    return popen.wait(max(0.0, deadline - time.monotonic()))
+    return popen.wait(max(0.0, deadline - realtime.monotonic()))
 
 
 def _end(popen: subprocess.Popen[bytes]) -> None:

@@ -13,11 +13,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from pytest_lima import realtime
 from pytest_lima.errors import InstanceDiedError, LimaError
 
 if TYPE_CHECKING:
@@ -138,10 +138,10 @@ class Monitor:
 
     def _migrated(self, command: str, timeout: float) -> dict[str, Any]:
         """How it ended."""
-        deadline = time.monotonic() + timeout
+        deadline = realtime.monotonic() + timeout
         while (info := self.execute("query-migrate")).get("status") not in _FINAL:
             # The next change; one that came before is in the queue.
-            self._call(command, self._events.get(), max(0.0, deadline - time.monotonic()))
+            self._call(command, self._events.get(), max(0.0, deadline - realtime.monotonic()))
         return dict(info)
 
     def _cancel(self) -> None:

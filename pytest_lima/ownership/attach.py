@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pytest_lima import realtime
 from pytest_lima.booted import Booted
 from pytest_lima.errors import HostKeyError, InstanceDiedError, ReadyTimeoutError
 from pytest_lima.guest import answers, clock, hostkeys, readiness
@@ -75,7 +75,7 @@ def attach(host: Host, folder: Path, ledger: Ledger, *, set_clock: bool) -> Boot
     """
     vitals = Vitals(folder)
     vitals.check()
-    waiting = Waiting(time.monotonic() + _ANSWER_TIMEOUT, vitals.check, lambda: None)
+    waiting = Waiting(realtime.monotonic() + _ANSWER_TIMEOUT, vitals.check, lambda: None)
     state = _read_state(folder)
     failed_before = (folder / "pl" / _NO_LOGIN).exists()
     login = Login.begin(lambda hold: _log_in(state, folder, waiting, hold))

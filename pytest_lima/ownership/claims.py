@@ -6,11 +6,11 @@ look at the records: starting, waiting and deleting go on outside of it.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from pytest_lima import realtime
 from pytest_lima.errors import LimaError
 from pytest_lima.lima import paths
 from pytest_lima.lima.identity import Identity, this_process
@@ -205,7 +205,7 @@ class Claims:
             if record.keep and record.state == STARTING and record.starter == mine:
                 record = replace(record, state=READY)  # we were interrupted when we stopped it
             record = replace(
-                record.released(mine), failed=record.failed or failed, used=time.time()
+                record.released(mine), failed=record.failed or failed, used=realtime.now()
             )
             if record.state == FAILED and record.keep:
                 self._ledger.write(record)
@@ -248,7 +248,7 @@ class Claims:
         mine = this_process()
         return Record(
             name, str(limactl.home), limactl.path, key, self._run.id, self._run.owner, mine,
-            label=self._run.label, leases=(mine,), used=time.time(), shared=shared,
+            label=self._run.label, leases=(mine,), used=realtime.now(), shared=shared,
             facts=dict(facts),
             reuse=shared and (self._settings.reuse or self._settings.keep == "always"),
         )  # fmt: skip

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from pathlib import Path
 
+from pytest_lima import realtime
 from pytest_lima.boot import Boot
 from pytest_lima.booted import Booted
 from pytest_lima.errors import LimaError, StartError
@@ -108,13 +108,13 @@ class Joiner:
             raise failure_of(record)
         if not self._await_ready(record, order):
             return None
-        begun = time.monotonic()
+        begun = realtime.monotonic()
         try:
             other_run = record.run != self._run.id
             instance = Instance(order.host, *self._attached(order, set_clock=other_run))
         except LimaError as error:
             return self._mend(record, order, error)
-        self._observer.joined(order.name, time.monotonic() - begun)
+        self._observer.joined(order.name, realtime.monotonic() - begun)
         return instance
 
     def _await_ready(self, record: Record, order: Order) -> bool:

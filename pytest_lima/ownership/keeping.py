@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
+from pytest_lima import realtime
 from pytest_lima.ownership.record import READY, Record
 from pytest_lima.settings import Settings
 
@@ -26,4 +26,4 @@ def kept(record: Record, settings: Settings) -> Record:
     idle = settings.idle
     if idle is None and settings.reuse:
         idle = _REUSE_IDLE
-    return replace(record, keep=True, idle=idle, used=time.time())
+    return replace(record, keep=True, idle=idle, used=realtime.now())

@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from pytest_lima import realtime
 from pytest_lima.errors import HostError
 from pytest_lima.lima import identity, paths
 from pytest_lima.lima.identity import Identity
@@ -214,7 +214,7 @@ class Ledger:
             # Beside it, as the lock's own file is emptied by whoever tries to take it. For people
             # alone: a full disk must not keep us from deleting what would make room.
             with suppress(OSError):
-                path.with_suffix(".holder").write_text(f"{os.getpid()} {time.time():.0f}")
+                path.with_suffix(".holder").write_text(f"{os.getpid()} {realtime.now():.0f}")
             yield
         finally:
             lock.release()
@@ -251,7 +251,7 @@ def _holder(path: Path) -> str:
     except (OSError, ValueError):
         return ""
     line = " ".join(identity.command_line(pid)) or "which is gone"
-    return f"process {pid} for {time.time() - since:.0f} s: {line}"
+    return f"process {pid} for {realtime.now() - since:.0f} s: {line}"
 
 
 def _is_set_up(home: Path) -> bool:

@@ -13,8 +13,8 @@ import logging
 import os
 import select
 import sys
-import time
 
+from pytest_lima import realtime
 from pytest_lima.lima.identity import Identity
 from pytest_lima.lima.process import GOODBYE
 from pytest_lima.ownership.ledger import Ledger, state_folder
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> None:
     if seconds_until_idle(ledger.records()) is not None:
         with ledger.only_watcher() as ours:
             while ours and (seconds := seconds_until_idle(ledger.records())) is not None:
-                time.sleep(min(seconds + 0.1, _IDLE_LOOK))
+                realtime.sleep(min(seconds + 0.1, _IDLE_LOOK))
                 _sweep(ledger, sweeper)
 
 
@@ -67,9 +67,9 @@ def _await_end(parent: Identity) -> bool:
             break
         if not parent.alive():
             return False
-    deadline = time.monotonic() + _LOOK
-    while parent.alive() and time.monotonic() < deadline:
-        time.sleep(0.01)  # the pipe ends a moment before the process does
+    deadline = realtime.monotonic() + _LOOK
+    while parent.alive() and realtime.monotonic() < deadline:
+        realtime.sleep(0.01)  # the pipe ends a moment before the process does
     return False
 
 
@@ -80,7 +80,7 @@ def _sweep(ledger: Ledger, sweeper: Sweeper) -> None:
             _log.warning("removed %s, %s", name, why)
         if not any(not one.owner.alive() and not one.keep for one in ledger.records()):
             return
-        time.sleep(_LOOK)
+        realtime.sleep(_LOOK)
 
 
 def _open_log() -> None:

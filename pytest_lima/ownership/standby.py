@@ -7,10 +7,10 @@ a killed run leaves none. Nothing of it is shown until a test gets it.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from pytest_lima import realtime
 from pytest_lima.errors import LimaError
 from pytest_lima.instance import Instance
 from pytest_lima.lima import paths
@@ -133,14 +133,14 @@ class Spare:
         Raises:
             LimaError: It could not be made, or isn't what it was.
         """
-        begun = time.monotonic()
+        begun = realtime.monotonic()
         deadline = begun + self.order.timeout + _SETTLING
         self._wanted.set()
-        self._aside.begun.wait(deadline - time.monotonic())
+        self._aside.begun.wait(deadline - realtime.monotonic())
         if self._no_room:
             return None
         self._observer.phase(self.order.name, "taking the standby")
-        self._thread.join(max(0.0, deadline - time.monotonic()))
+        self._thread.join(max(0.0, deadline - realtime.monotonic()))
         if self._thread.is_alive():
             raise LimaError("it is not ready in time")
         self._aside.join()
@@ -149,7 +149,7 @@ class Spare:
         if self._still and self._instance is not None:
             _order_monitor(self._instance, "cont")
             self._wake(self.order, self._instance)
-        self._observer.ready(self.order.name, time.monotonic() - begun)
+        self._observer.ready(self.order.name, realtime.monotonic() - begun)
         return self._instance
 
     def give_up(self) -> None:
@@ -177,8 +177,8 @@ class Spare:
 
     def _stand_still(self, instance: Instance) -> None:
         """Have it stand still, once Lima has looked into it; not if it is wanted already."""
-        starting, deadline = instance.booted.starting, time.monotonic() + _SETTLING
-        while starting is not None and starting.poll() is None and time.monotonic() < deadline:
+        starting, deadline = instance.booted.starting, realtime.monotonic() + _SETTLING
+        while starting is not None and starting.poll() is None and realtime.monotonic() < deadline:
             if self._wanted.wait(_LOOK):
                 return
         instance.detach()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from pytest_lima import realtime
 from pytest_lima.errors import LimaError
 from pytest_lima.lima import host
 from pytest_lima.lima.identity import this_process
@@ -92,7 +92,7 @@ class Sweeper:
 
 def _may_live(record: Record) -> bool:
     """Whether an instance of another container is in use there, as far as can be seen."""
-    starting = record.state == STARTING and time.time() < record.used + _LONGEST_START
+    starting = record.state == STARTING and realtime.now() < record.used + _LONGEST_START
     return starting or agent_answers(Path(record.home) / record.name)
 
 
@@ -107,7 +107,7 @@ def _is_idle(record: Record) -> bool:
         and _is_ours_to_end(record)
         and record.idle is not None
         and not record.holders
-        and time.time() >= record.used + record.idle
+        and realtime.now() >= record.used + record.idle
     )
 
 
@@ -118,7 +118,7 @@ def seconds_until_idle(records: Iterable[Record]) -> float | None:
     """
     ends = [math.inf if one.holders else one.used + one.idle for one in records
             if one.keep and one.idle is not None and _is_ours_to_end(one)]  # fmt: skip
-    return max(0.0, min(ends) - time.time()) if ends else None
+    return max(0.0, min(ends) - realtime.now()) if ends else None
 
 
 def _is_ours_to_end(record: Record) -> bool:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-
+from pytest_lima import realtime
 from pytest_lima.observer import Observer
 from pytest_lima.ownership import failures
 from pytest_lima.ownership.claims import Claims
@@ -25,7 +24,7 @@ def await_ready(
         LimaError: The starter's failure.
         ReadyTimeoutError: Its time and ours is over.
     """
-    deadline = time.monotonic() + seconds
+    deadline = realtime.monotonic() + seconds
     told = ""
     while True:
         now = ledger.read(record.name)
@@ -41,8 +40,8 @@ def await_ready(
         if phase != told:
             told = phase
             observer.phase(record.name, f"waiting for {failures.who(now)}: {phase}")
-        if time.monotonic() > deadline:
+        if realtime.monotonic() > deadline:
             claims.drop(record.name)
             raise failures.waited_too_long(now, seconds, phase)
         # Files of another process, its phases among them: no lock would tell of all that.
-        time.sleep(_LOOK)
+        realtime.sleep(_LOOK)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 import threading
-import time
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 
 import pytest
 
+from pytest_lima import realtime
 from pytest_lima.observer import Observer
 
 _REDRAW_SECONDS = 0.5
@@ -37,14 +37,14 @@ class Progress(Observer):
     def phase(self, instance: str, phase: str) -> None:
         """Print it; on a terminal, over the line before."""
         with self._lock:
-            begun, _ = self._boots.pop(instance, (time.monotonic(), ""))
+            begun, _ = self._boots.pop(instance, (realtime.monotonic(), ""))
             self._boots[instance] = (begun, phase)
             self._show(instance, begun, phase)
 
     def tick(self, line: str) -> None:
         """Redraw the live line with what the guest said last."""
         with self._lock:
-            due = time.monotonic() - self._drawn >= _REDRAW_SECONDS
+            due = realtime.monotonic() - self._drawn >= _REDRAW_SECONDS
             if self._boots and self._is_terminal() and due:
                 instance, (begun, phase) = next(reversed(self._boots.items()))
                 self._show(instance, begun, f"{phase}: {line}" if line else phase)
@@ -58,8 +58,8 @@ class Progress(Observer):
 
     def seconds(self, instance: str) -> float:
         """How long a boot has been going on."""
-        begun, _ = self._boots.get(instance, (time.monotonic(), ""))
-        return time.monotonic() - begun
+        begun, _ = self._boots.get(instance, (realtime.monotonic(), ""))
+        return realtime.monotonic() - begun
 
     def joined(self, instance: str, seconds: float) -> None:
         """One line for a VM that was there already."""
@@ -69,7 +69,7 @@ class Progress(Observer):
 
     def failed(self, instance: str) -> None:
         """The last line of a boot that failed; the test's report says why."""
-        now = time.monotonic()
+        now = realtime.monotonic()
         with self._lock:
             begun, phase = self._boots.pop(instance, (now, "starting"))
         if not self._quiet:
@@ -96,7 +96,7 @@ class Progress(Observer):
 
     def _show(self, instance: str, begun: float, text: str) -> None:
         if not self._quiet:
-            self._drawn = time.monotonic()
+            self._drawn = realtime.monotonic()
             line = f"lima {instance}: {self._drawn - begun:3.0f} s  {text}"
             self._write(line, live=self._is_terminal())
 

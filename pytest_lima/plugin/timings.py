@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
 
+from pytest_lima import realtime
 from pytest_lima.observer import Observer, Relay
 
 
@@ -60,7 +60,7 @@ class Timings(Relay):
         with self._lock:
             begun = self._begun.setdefault(instance, [])
             if not begun or begun[-1][0] != phase:
-                begun.append((phase, time.monotonic()))
+                begun.append((phase, realtime.monotonic()))
         super().phase(instance, phase)
 
     def ready(self, instance: str, seconds: float) -> None:
@@ -79,7 +79,7 @@ class Timings(Relay):
         super().failed(instance)
 
     def _end(self, instance: str, outcome: str, seconds: float = 0.0) -> None:
-        now = time.monotonic()
+        now = realtime.monotonic()
         with self._lock:
             begun = self._begun.pop(instance, [])
             ends = [*(start for _, start in begun[1:]), now]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import secrets
 import threading
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import astuple, replace
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from pytest_lima import realtime
 
 if TYPE_CHECKING:
     from pytest_lima.ownership.ending import Kept
@@ -172,11 +173,10 @@ class Workers:
 
     def _await_workers(self, ledger: Ledger) -> None:
         """Those that were interrupted are given a moment to give their VMs back."""
-        deadline = time.monotonic() + _LEAVE_TIMEOUT
-        while ledger.members(self._id) and time.monotonic() < deadline:
-            time.sleep(
-                0.05
-            )  # leaving is a file that goes; their end could be waited for, but is later
+        deadline = realtime.monotonic() + _LEAVE_TIMEOUT
+        while ledger.members(self._id) and realtime.monotonic() < deadline:
+            # Leaving is a file that goes; their end could be waited for, but is later
+            realtime.sleep(0.05)
 
 
 class Boots:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 import json
 import os
@@ -12,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pytest_lima import realtime
 from pytest_lima.guest import hostkeys
 from pytest_lima.guest.hostkeys import HostKeys
 from pytest_lima.lima.accel import qemu_binary
@@ -21,6 +21,8 @@ from pytest_lima.lima.template import FilledTemplate
 # How a guest is kept and woken up. Raise it when either changes: what older versions of ours
 # have kept is not used any more.
 RECIPE = 8
+
+_DAY = 86400  # seconds
 
 _PROXIES = ("ftp_proxy", "http_proxy", "https_proxy", "no_proxy", "all_proxy")
 
@@ -116,7 +118,7 @@ def _image(images: Sequence[Mapping[str, Any]]) -> Iterator[object]:
             yield [location, str(part["digest"])]
         elif "://" in location:
             # Lima asks at each create whether there is a newer one.
-            yield [location, dt.datetime.now(dt.UTC).date().isoformat()]
+            yield [location, int(realtime.now()) // _DAY]
         elif location:
             yield _identity(Path(location).expanduser())
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pytest_lima import realtime
 from pytest_lima.guest.identity import Kept
 from pytest_lima.lima.info import InstanceInfo
 
@@ -69,7 +69,7 @@ class Golden:
 
 def write(golden: Golden) -> None:
     """Write the record into the machine's folder, which may be moved after that."""
-    record = {**asdict(golden), "folder": "", "made": time.time()}
+    record = {**asdict(golden), "folder": "", "made": realtime.now()}
     if golden.info:
         record["info"]["dir"] = ""  # it is where it is found
     (golden.folder / RECORD).write_text(json.dumps(record))

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+from pytest_lima import realtime
 from pytest_lima.boot import Boot
 from pytest_lima.booted import Booted
 from pytest_lima.errors import InstanceDiedError, StartError
@@ -120,7 +120,7 @@ class Resume(Boot):
 
     def _log_in(self, address: Address, keys: HostKeys, hold: Hold) -> Connection:
         """Log in, for whoever needs it first: it is not waited for here."""
-        waiting = Waiting(time.monotonic() + _LONGEST, Vitals(self._dir).check, lambda: None)
+        waiting = Waiting(realtime.monotonic() + _LONGEST, Vitals(self._dir).check, lambda: None)
         return waiting.until("SSH", lambda: connect(address, keys, hold))
 
     def _locate(self, waiting: Waiting) -> tuple[InstanceInfo, Address]:

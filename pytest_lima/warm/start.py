@@ -6,10 +6,10 @@ unless it was asked for by name.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from pytest_lima import realtime
 from pytest_lima.boot import Boot
 from pytest_lima.booted import Booted
 from pytest_lima.errors import (
@@ -211,7 +211,7 @@ def _nothing(_: Booted) -> None:
 def _await(order: Order, done: Callable[[], bool]) -> None:
     """Wait for whoever starts the same machine cold."""
     order.observer.phase(order.name, "waiting for another run that starts the same VM")
-    waiting = Waiting(time.monotonic() + order.timeout, lambda: None, lambda: None)
+    waiting = Waiting(realtime.monotonic() + order.timeout, lambda: None, lambda: None)
     waiting.until("turn to start it", lambda: done() or None)
 
 

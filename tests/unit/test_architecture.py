@@ -17,8 +17,8 @@ PACKAGE = "pytest_lima"
 # From the bottom up. A module may import its own room and those before it. The package itself
 # hands out names of the engine, so it counts as standing on top of it.
 ROOMS = (
-    "errors", "values", "settings", "spec", "observer", "lima", "guest", "booted", "boot",
-    "machine", "instance", "warm", "ownership", "", "cli", "plugin",
+    "errors", "realtime", "values", "settings", "spec", "observer", "lima", "guest", "booted",
+    "boot", "machine", "instance", "warm", "ownership", "", "cli", "plugin",
 )  # fmt: skip
 
 OWNERS = {
@@ -138,6 +138,16 @@ def test_each_library_and_outside_process_has_one_owner() -> None:
     assert users == {library: {owner} for library, owner in OWNERS.items()}
     # qemu.qmp is asyncio; its owner starts no process with that.
     assert {name for name in MODULES if imports(name) & STARTERS} == {OWNERS["qemu"]}
+
+
+# Sent to the guest, where no test patches anything.
+IN_THE_GUEST = "pytest_lima.guest.waker"
+CLOCK = "pytest_lima.realtime"
+
+
+def test_one_module_tells_the_time() -> None:
+    users = {name for name in MODULES if imports(name) & {"time", "datetime"}}
+    assert users == {CLOCK, IN_THE_GUEST}
 
 
 @pytest.mark.parametrize("module", MODULES)

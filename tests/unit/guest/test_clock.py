@@ -112,7 +112,7 @@ class Told:
     """A Docker of a guest whose clock is so far from ours, and all of our time."""
 
     def __init__(self, now: float, ahead: float, takes: float) -> None:
-        self.now = now
+        self.time = now
         self.asked = 0
         self.slept = 0.0
         self._ahead = ahead
@@ -120,16 +120,16 @@ class Told:
 
     def date(self, _: object) -> float:
         self.asked += 1
-        said = float(int(self.now + self._takes / 2 + self._ahead))
-        self.now += self._takes
+        said = float(int(self.time + self._takes / 2 + self._ahead))
+        self.time += self._takes
         return said
 
-    def time(self) -> float:
-        return self.now
+    def now(self) -> float:
+        return self.time
 
     def wait(self, seconds: float) -> bool:
         self.slept += seconds
-        self.now += seconds
+        self.time += seconds
         return False
 
 
@@ -140,7 +140,7 @@ def test_docker_is_asked_again_when_that_tells_more(
 ) -> None:
     for part in range(20):
         told = Told(1000 + part / 20, ahead, takes)
-        monkeypatch.setattr("pytest_lima.guest.clock.time", told)
+        monkeypatch.setattr("pytest_lima.guest.clock.realtime", told)
         monkeypatch.setattr("pytest_lima.guest.clock.answers.docker_date", told.date)
         assert is_right_by_docker(Path("docker.sock"), told.wait)
         assert told.asked <= 2 and told.slept <= 1.1
@@ -149,7 +149,7 @@ def test_docker_is_asked_again_when_that_tells_more(
 @pytest.mark.parametrize("ahead", [-1e6, -2.1, 2.1, 3600])
 def test_but_not_when_it_is_clear(monkeypatch, ahead: float) -> None:
     told = Told(1000.5, ahead, 0.05)
-    monkeypatch.setattr("pytest_lima.guest.clock.time", told)
+    monkeypatch.setattr("pytest_lima.guest.clock.realtime", told)
     monkeypatch.setattr("pytest_lima.guest.clock.answers.docker_date", told.date)
     assert not is_right_by_docker(Path("docker.sock"), told.wait)
     assert (told.asked, told.slept) == (1, 0.0)
@@ -159,7 +159,7 @@ def test_but_not_when_it_is_clear(monkeypatch, ahead: float) -> None:
 def test_however_often_it_is_asked_one_that_is_off_stays_so(monkeypatch, ahead: float) -> None:
     for part in range(20):
         told = Told(1000 + part / 20, ahead, 0.05)
-        monkeypatch.setattr("pytest_lima.guest.clock.time", told)
+        monkeypatch.setattr("pytest_lima.guest.clock.realtime", told)
         monkeypatch.setattr("pytest_lima.guest.clock.answers.docker_date", told.date)
         assert not is_right_by_docker(Path("docker.sock"), told.wait)
         assert told.asked <= 3

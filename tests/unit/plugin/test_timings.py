@@ -14,7 +14,7 @@ def test_phases_of_instances_at_once_are_told_apart(
     observer: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter([0.0, 1.0, 3.0, 4.0, 8.0, 9.0])
-    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("pytest_lima.realtime.monotonic", lambda: next(clock))
     timings = Timings(observer)
     timings.phase("pl-1", "creating")
     timings.phase("pl-2", "creating")
