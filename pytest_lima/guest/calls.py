@@ -6,9 +6,10 @@ import socket
 from typing import Any
 
 from pytest_lima import realtime
+from pytest_lima.realsockets import RealSocket
 
 
-class CallSocket(socket.socket):
+class CallSocket(RealSocket):
     """A Unix socket whose timeout is for a whole call; Python's is from byte to byte."""
 
     def __init__(self, timeout: float) -> None:

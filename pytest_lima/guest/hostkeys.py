@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_lima import realfiles
 from pytest_lima.lima import logs
 
 FIRST_CONNECTION = "the first connection"  # a source that isn't the console
@@ -67,5 +68,5 @@ def from_known_hosts(path: Path) -> HostKeys:
     Raises:
         OSError: There is no such file.
     """
-    rows = [line.split() for line in path.read_text().splitlines()]
+    rows = [line.split() for line in realfiles.read_text(path).splitlines()]
     return HostKeys({row[1]: row[2] for row in rows if len(row) == 3}, str(path))

@@ -90,7 +90,9 @@ class Waiting:
         retrying: tenacity.Retrying = tenacity.Retrying(
             retry=tenacity.retry_if_result(lambda result: result is None),
             wait=tenacity.wait_fixed(interval),
-            stop=tenacity.stop_before_delay(max(0.0, self.deadline - begun)),
+            # Its own clock and sleep are the ones that a test may have replaced.
+            stop=lambda state: realtime.monotonic() + state.upcoming_sleep >= self.deadline,
+            sleep=realtime.sleep,
             before_sleep=lambda _: self.tick(),
         )
         try:

@@ -10,6 +10,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_lima import realfiles
+
 _LINE_LIMIT = 1024 * 1024
 
 
@@ -42,9 +44,7 @@ class EventLog:
     def read(self) -> HostStatus:
         """Take in what is new; lines that aren't whole yet wait for the next call."""
         try:
-            with self._path.open("rb") as file:
-                file.seek(self._offset)
-                data = file.read(_LINE_LIMIT)
+            data = realfiles.read_bytes(self._path, since=self._offset, most=_LINE_LIMIT)
         except FileNotFoundError:
             return self._status
         whole = data[: data.rfind(b"\n") + 1]

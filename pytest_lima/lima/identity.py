@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from pytest_lima import realtime
+from pytest_lima import realfiles, realtime
 
 _END_TIMEOUT = 5.0
 _POLL = 0.01
@@ -53,7 +53,7 @@ def of(pid: int) -> Identity | None:
 
 def this_process() -> Identity:
     """Who we are."""
-    pid = os.getpid()
+    pid = realfiles.pid()
     return Identity(pid, _start_time(pid) or 0.0, this_host())
 
 
@@ -61,8 +61,8 @@ def this_process() -> Identity:
 def this_host() -> str:
     """Where pids of ours count: another container of the same host is another place."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+        boot = realfiles.read_text(Path("/proc/sys/kernel/random/boot_id")).strip()
+        return f"{boot} {realfiles.link_target(Path('/proc/self/ns/pid'))}"
     except OSError:
         # A Mac's name changes with the network that it is in.
         return _boot_session() or os.uname().nodename
@@ -84,7 +84,7 @@ def find(is_ours: Callable[[Sequence[str]], bool]) -> Iterator[Identity]:
 
     for pid in psutil.pids():
         # First who it is, then what it runs: what is killed later is what was looked at.
-        found = of(pid) if pid != os.getpid() else None
+        found = of(pid) if pid != realfiles.pid() else None
         argv = command_line(pid) if found is not None else ()
         if found is not None and argv and is_ours(argv):
             yield found
@@ -95,7 +95,7 @@ def kill(processes: Sequence[Identity]) -> list[Identity]:
     for process in processes:
         if process.alive():
             try:
-                os.kill(process.pid, signal.SIGKILL)
+                realfiles.kill(process.pid, signal.SIGKILL)
             except (ProcessLookupError, PermissionError):
                 pass  # gone by itself, or not ours; the wait tells which
     deadline = realtime.monotonic() + _END_TIMEOUT
@@ -145,7 +145,8 @@ def _start_time(pid: int) -> float | None:
 def _start_ticks(pid: int) -> float | None:
     """Fields 3 and 22 of /proc/PID/stat, counted behind the name, which may hold anything."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (OSError, ValueError):
+        said = realfiles.read_text(Path(f"/proc/{pid}/stat"))
+        fields = said.rpartition(")")[2].split()
+    except OSError:
         return None
     return None if fields[0] in "ZX" else float(fields[19])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from pytest_lima import realfiles
+
 _LIMIT = 256 * 1024
 
 # The evidence in an instance's folder, in the order a reader wants it.
@@ -19,7 +21,7 @@ _PANIC = re.compile(r"Kernel panic - not syncing[^\r\n]*")
 def console(instance_dir: Path) -> Path:
     """The console's log: QEMU's first serial port, vz's only one."""
     files = [instance_dir / name for name in _CONSOLES]
-    return max(files, key=lambda file: size(file) if file.exists() else -1)
+    return max(files, key=lambda file: -1 if (found := realfiles.size(file)) is None else found)
 
 
 def console_text(instance_dir: Path) -> str:
@@ -36,20 +38,16 @@ def clear(instance_dir: Path) -> None:
 
 def size(path: Path) -> int:
     """The bytes of a log so far."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
+    return realfiles.size(path) or 0
 
 
 def read(path: Path, limit: int = _LIMIT, since: int = 0) -> str:
     """The last ``limit`` bytes of a log from byte ``since``; empty where there is none."""
     try:
-        with path.open("rb") as file:
-            file.seek(max(since, path.stat().st_size - limit))
-            return file.read().decode(errors="replace")
+        data = realfiles.read_bytes(path, since=max(since, size(path) - limit), most=limit)
     except OSError:
         return ""
+    return data.decode(errors="replace")
 
 
 def panic(said: str) -> str:

@@ -7,13 +7,13 @@ names are short.
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
 import sys
 import threading
 from pathlib import Path
 
+from pytest_lima import realfiles
 from pytest_lima.errors import HostError, TemplateError
 
 UNIX_PATH_MAX = 108 if sys.platform == "linux" else 104
@@ -111,6 +111,6 @@ def template_file(home: Path, name: str) -> Path:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file that others may be reading: whole or not at all, even if we are killed."""
-    half = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
-    half.write_text(text)
-    half.replace(path)
+    half = path.with_name(f"{path.name}.{realfiles.pid()}-{threading.get_ident()}.tmp")
+    realfiles.write_text(half, text)
+    realfiles.replace(half, path)

@@ -22,6 +22,7 @@ from pytest_lima import realtime
 
 _OUTPUT_LIMIT = 4 * 1024 * 1024
 _TERM_GRACE = 3.0
+_LOOK = 0.02
 _LONGEST_POLL = 2**31 - 1  # milliseconds; poll(2) takes an int
 GOODBYE = b"bye"
 
@@ -75,9 +76,7 @@ class Child:
 
     def wait(self, timeout: float) -> int | None:
         """Wait at most ``timeout`` seconds; None when it still runs."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return self._popen.wait(timeout)
-        return None
+        return _await(self._popen, timeout)
 
     def stop(self) -> None:
         """End the child and its process group, with SIGKILL where SIGTERM isn't heard."""
@@ -167,17 +166,19 @@ def run(argv: Sequence[str], *, env: Mapping[str, str], timeout: float) -> Compl
             start_new_session=True,
         )
         try:
-            returncode: int | None = _await(popen, timeout)
-        except subprocess.TimeoutExpired:
-            returncode = None
+            returncode = _await(popen, timeout)
         finally:
             # On Ctrl-C too: half a limactl must not run on behind our back.
             _end(popen)
         return Completed(tuple(argv), returncode, _read(out), _read(err))
 
 
-def _await(popen: subprocess.Popen[bytes], timeout: float) -> int:
-    """As its own ``wait``, which looks every 50 ms: half of what a quick limactl takes."""
+def _await(popen: subprocess.Popen[bytes], timeout: float) -> int | None:
+    """Wait at most ``timeout`` seconds for a child's end; None when it still runs.
+
+    Not by its own ``wait``: that looks every 50 ms, half of what a quick limactl takes, and its
+    deadline is on a clock that a test may have stopped.
+    """
     deadline = realtime.monotonic() + timeout
     if sys.platform == "linux":
         with contextlib.suppress(OSError):  # an old kernel, or no descriptor is free
@@ -188,7 +189,9 @@ def _await(popen: subprocess.Popen[bytes], timeout: float) -> int:
                 poll.poll(min(timeout * 1000, _LONGEST_POLL))
             finally:
                 os.close(handle)
-    return popen.wait(max(0.0, deadline - realtime.monotonic()))
+    while (returncode := popen.poll()) is None and realtime.monotonic() < deadline:
+        realtime.sleep(_LOOK)
+    return returncode
 
 
 def _end(popen: subprocess.Popen[bytes]) -> None:
@@ -198,8 +201,7 @@ def _end(popen: subprocess.Popen[bytes]) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(popen.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            popen.wait(_TERM_GRACE)
+        _await(popen, _TERM_GRACE)
 
 
 def _leave(popen: subprocess.Popen[bytes]) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from pytest_lima import realtime
+from pytest_lima import realsockets, realtime
 from pytest_lima.errors import InstanceDiedError, LimaError
 
 if TYPE_CHECKING:
@@ -49,7 +49,9 @@ class Monitor:
         # What matters of its log is raised.
         logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
         self._path = socket
-        self._loop = asyncio.new_event_loop()
+        # The loop wakes itself up over a pair of sockets, and makes them itself.
+        with realsockets.in_place():
+            self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="pytest-lima-qmp", daemon=True
         )
@@ -58,7 +60,8 @@ class Monitor:
         self._events: EventListener = EventListener("MIGRATION")
         self._client.register_listener(self._events)
         try:
-            self._call("connect", self._client.connect(str(socket)), _COMMAND_TIMEOUT)
+            with realsockets.in_place():
+                self._call("connect", self._client.connect(str(socket)), _COMMAND_TIMEOUT)
         except BaseException:
             self._end_loop()
             raise

@@ -12,9 +12,11 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from pytest_lima import realfiles
 from pytest_lima.errors import InstanceDiedError, LimaError
 from pytest_lima.lima import identity, logs
 from pytest_lima.lima.identity import Identity
+from pytest_lima.realsockets import RealSocket
 
 _INTERVAL = 0.5
 _ANSWER_TIMEOUT = 2.0
@@ -36,7 +38,7 @@ class Vitals:
             if (found := _process(folder, files)) is not None
         }
         self._console = logs.console(folder)
-        self._scanned = _size(self._console)
+        self._scanned = logs.size(self._console)
         self._panic = ""
         self._oom_kills = _oom_kills()
         self._lock = threading.Lock()
@@ -81,20 +83,19 @@ class Vitals:
     def look_at_console(self) -> None:
         """Take in what it has printed since the last look."""
         with self._lock:
-            size = _size(self._console)
+            size = logs.size(self._console)
             if size < self._scanned:
                 self._scanned = 0  # emptied by a new start
             if size == self._scanned:
                 return
             try:
-                with self._console.open("rb") as file:
-                    # A little of the last look again, for what was cut in two.
-                    file.seek(max(0, self._scanned - 80, size - _SCAN_LIMIT))
-                    said = file.read(_SCAN_LIMIT + 80).decode(errors="replace")
+                # A little of the last look again, for what was cut in two.
+                since = max(0, self._scanned - 80, size - _SCAN_LIMIT)
+                said = realfiles.read_bytes(self._console, since=since, most=_SCAN_LIMIT + 80)
             except OSError:
                 return
             self._scanned = size
-            self._panic = logs.panic(said) or self._panic
+            self._panic = logs.panic(said.decode(errors="replace")) or self._panic
 
 
 class Watch:
@@ -127,7 +128,7 @@ class Watch:
 def agent_answers(folder: Path) -> bool:
     """Whether an instance's host agent lives, also where its pid counts in another container."""
     try:
-        with socket.socket(socket.AF_UNIX) as sock:
+        with RealSocket(socket.AF_UNIX) as sock:
             sock.settimeout(_ANSWER_TIMEOUT)
             sock.connect(str(folder / "ha.sock"))
     except OSError:
@@ -139,7 +140,7 @@ def _process(folder: Path, files: tuple[str, ...]) -> Identity | None:
     """The living process that one of the pid files names."""
     for name in files:
         try:
-            found = identity.of(int((folder / name).read_text()))
+            found = identity.of(int(realfiles.read_text(folder / name)))
         except (OSError, ValueError):
             continue
         if found is not None:
@@ -149,14 +150,7 @@ def _process(folder: Path, files: tuple[str, ...]) -> Identity | None:
 
 def _oom_kills() -> int:
     try:
-        found = _OOM_KILLS.search(_COUNTERS.read_text())
+        found = _OOM_KILLS.search(realfiles.read_text(_COUNTERS))
     except OSError:
         return 0
     return int(found[1]) if found else 0
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0

@@ -14,15 +14,20 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pytest_lima import realtime
+from pytest_lima import realfiles, realtime
 from pytest_lima.errors import HostError
 from pytest_lima.lima import identity, paths
 from pytest_lima.lima.identity import Identity
 from pytest_lima.ownership import record as records_
 from pytest_lima.ownership.record import ENDING, Record
 
+if TYPE_CHECKING:
+    import filelock
+
 _LOCK_TIMEOUT = 60.0
+_LOCK_LOOK = 0.05
 _CREATE_TIMEOUT = 1800.0
 # Longer than one that has just looked, and found nothing to wait for, takes to end.
 _WATCHER_TIMEOUT = 2.0
@@ -115,7 +120,7 @@ class Ledger:
     def read(self, name: str) -> Record | None:
         """The record of an instance; None where there is none that can be read."""
         try:
-            return records_.from_text(self._path(name).read_text(errors="replace"))
+            return records_.from_text(realfiles.read_text(self._path(name)))
         except (OSError, ValueError):
             return None
 
@@ -137,7 +142,7 @@ class Ledger:
         problems = {}
         for path in sorted(self._folder.glob("*.json")):
             try:
-                records_.from_text(path.read_text(errors="replace"))
+                records_.from_text(realfiles.read_text(path))
             except ValueError as error:
                 problems[path] = str(error)
             except OSError:
@@ -151,7 +156,7 @@ class Ledger:
     def phase(self, name: str) -> str:
         """How far an instance is that somebody else starts."""
         try:
-            return self._phase(name).read_text()
+            return realfiles.read_text(self._phase(name))
         except OSError:
             return ""
 
@@ -191,7 +196,7 @@ class Ledger:
         found = []
         for file in files:
             with suppress(OSError, ValueError, TypeError):  # it left just now
-                found.append(Identity(**json.loads(file.read_text())))
+                found.append(Identity(**json.loads(realfiles.read_text(file))))
         return found
 
     @contextmanager
@@ -202,19 +207,20 @@ class Ledger:
         # never unlinked, else two waiters would lock two files.
         path = self._folder / name
         lock = filelock.FileLock(path, thread_local=False)
-        try:
-            lock.acquire(timeout=timeout)
-        except filelock.Timeout:
-            raise _HeldError(
-                f"another process has held the ledger for {timeout:.0f} s",
-                seen=_holder(path) or f"lock file {path}",
-                remedy="end or continue that process; it may be suspended",
-            ) from None
+        deadline = realtime.monotonic() + timeout
+        while not _is_taken(lock):
+            if realtime.monotonic() > deadline:
+                raise _HeldError(
+                    f"another process has held the ledger for {timeout:.0f} s",
+                    seen=_holder(path) or f"lock file {path}",
+                    remedy="end or continue that process; it may be suspended",
+                )
+            realtime.sleep(_LOCK_LOOK)  # as its own wait does, by a clock that tests can stop
         try:
             # Beside it, as the lock's own file is emptied by whoever tries to take it. For people
             # alone: a full disk must not keep us from deleting what would make room.
             with suppress(OSError):
-                path.with_suffix(".holder").write_text(f"{os.getpid()} {realtime.now():.0f}")
+                path.with_suffix(".holder").write_text(f"{realfiles.pid()} {realtime.now():.0f}")
             yield
         finally:
             lock.release()
@@ -242,6 +248,17 @@ def _no_state(verb: str, folder: Path, problem: str) -> HostError:
         seen=problem,
         remedy="make it possible, or name another with the variable XDG_STATE_HOME",
     )
+
+
+def _is_taken(lock: filelock.BaseFileLock) -> bool:
+    """Take a lock, if nobody has it."""
+    import filelock
+
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        return False
+    return True
 
 
 def _holder(path: Path) -> str:

@@ -17,8 +17,9 @@ PACKAGE = "pytest_lima"
 # From the bottom up. A module may import its own room and those before it. The package itself
 # hands out names of the engine, so it counts as standing on top of it.
 ROOMS = (
-    "errors", "realtime", "values", "settings", "spec", "observer", "lima", "guest", "booted",
-    "boot", "machine", "instance", "warm", "ownership", "", "cli", "plugin",
+    "errors", "realtime", "realfiles", "realsockets", "values", "settings", "spec", "observer",
+    "lima", "guest", "booted", "boot", "machine", "instance", "warm", "ownership", "", "cli",
+    "plugin",
 )  # fmt: skip
 
 OWNERS = {
