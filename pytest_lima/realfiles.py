@@ -18,7 +18,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from stat import S_IMODE
 
 _PIECE = 1024 * 1024
 
@@ -33,9 +32,7 @@ class _System:
     open = staticmethod(os.open)
     read = staticmethod(os.read)
     readlink = staticmethod(os.readlink)
-    replace = staticmethod(os.replace)
     stat = staticmethod(os.stat)
-    write = staticmethod(os.write)
 
 
 def read_bytes(path: Path, *, since: int = 0, most: int = sys.maxsize) -> bytes:
@@ -66,31 +63,6 @@ def read_text(path: Path) -> str:
     return read_bytes(path).decode(errors="replace")
 
 
-def write_text(path: Path, text: str, *, mode: int = 0o666) -> None:
-    """Write a file as UTF-8, over what was there.
-
-    Raises:
-        OSError: It can't be written.
-    """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-    descriptor = _System.open(path, flags, mode)
-    try:
-        data = memoryview(text.encode())
-        while data:
-            data = data[_System.write(descriptor, data) :]
-    finally:
-        _System.close(descriptor)
-
-
-def replace(source: Path, target: Path) -> None:
-    """Give a file another's name, in its place.
-
-    Raises:
-        OSError: It can't be.
-    """
-    _System.replace(source, target)
-
-
 def link_target(path: Path) -> str:
     """Where a symbolic link leads.
 
@@ -104,14 +76,6 @@ def size(path: Path) -> int | None:
     """A file's bytes; None where there is none."""
     try:
         return _System.stat(path).st_size
-    except OSError:
-        return None
-
-
-def mode(path: Path) -> int | None:
-    """Who may do what with a file; None where there is none."""
-    try:
-        return S_IMODE(_System.stat(path).st_mode)
     except OSError:
         return None
 

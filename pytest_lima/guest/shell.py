@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from pytest_lima import realtime
 from pytest_lima.errors import ConnectionLostError
+from pytest_lima.guest import channels
 from pytest_lima.guest.output import Output, exit_status, outputs
 from pytest_lima.guest.ssh import Connection
 
@@ -204,9 +204,8 @@ class Shell:
 
 def _send(channel: paramiko.Channel, data: bytes, deadline: float) -> bool:
     """Send a request; false if the shell ended, which runs no request that isn't whole."""
-    channel.settimeout(max(0.001, deadline - realtime.monotonic()))
     try:
-        channel.sendall(data)
+        channels.send(channel, data, deadline)
     except TimeoutError:
         raise
     except OSError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import io
 import logging
 import socket
 import sys
@@ -12,8 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from pytest_lima import realtime
+from pytest_lima import realfiles, realsockets, realtime
 from pytest_lima.errors import ConnectionLostError, HostKeyError
+from pytest_lima.guest import channels
 from pytest_lima.guest.address import Address
 from pytest_lima.guest.hostkeys import HostKeys
 from pytest_lima.guest.sftp import Sftp, no_server
@@ -119,8 +121,7 @@ class Connection:
         """Like ``side_session``, for the caller to close."""
         with _lost():
             channel = self._open(deadline)
-            channel.exec_command(command)
-            return channel
+            return channels.asked(channel, lambda: channel.exec_command(command), deadline)
 
     @contextmanager
     def sftp(self) -> Iterator[paramiko.SFTPClient]:
@@ -147,9 +148,10 @@ class Connection:
 
         while True:
             try:
-                left = max(0.1, deadline - realtime.monotonic())
-                return self._transport.open_session(timeout=min(_CONNECT_TIMEOUT, left))
-            except paramiko.SSHException:
+                left = min(_CONNECT_TIMEOUT, max(0.1, deadline - realtime.monotonic()))
+                ask = functools.partial(self._transport.open_session, timeout=left)
+                return channels.within(left, ask, lambda channel: channel.close())
+            except (paramiko.SSHException, TimeoutError):
                 # A refusal is a ChannelException, which paramiko keeps in one place for all
                 # threads: of two that are refused at once, one gets a plain SSHException.
                 if not self._transport.is_active():
@@ -170,16 +172,18 @@ class Connection:
     def _open_sftp(self) -> paramiko.SFTPClient:
         import paramiko
 
-        channel = self._open(realtime.monotonic() + _CONNECT_TIMEOUT)
-        channel.settimeout(_CONNECT_TIMEOUT)  # for each answer
+        deadline = realtime.monotonic() + _CONNECT_TIMEOUT
+        channel = self._open(deadline)
         try:
-            channel.invoke_subsystem("sftp")
-            return paramiko.SFTPClient(channel)
+            channels.asked(channel, lambda: channel.invoke_subsystem("sftp"), deadline)
+            client = paramiko.SFTPClient(channels.timed(channel, _CONNECT_TIMEOUT))
+            client.logger = logging.getLogger(f"{_PARAMIKO_LOG}.sftp")
+            return client
         except (paramiko.SSHException, EOFError) as error:
             channel.close()
-            if not self.alive:
-                raise
-            raise no_server(error) from error
+            if self.alive:
+                raise no_server(error) from error
+            raise
 
 
 def prepare() -> None:
@@ -205,7 +209,7 @@ def connect(address: Address, keys: HostKeys | None, hold: Hold = lambda _: None
 
     logging.getLogger(_PARAMIKO_LOG).setLevel(logging.CRITICAL)
     with _not_yet(address):
-        sock = socket.create_connection(("127.0.0.1", address.port), timeout=_CONNECT_TIMEOUT)
+        sock = realsockets.connect(address.port, _CONNECT_TIMEOUT)
         # Without it each command waits 40 ms for a delayed acknowledgement.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         transport = paramiko.Transport(sock)
@@ -219,9 +223,10 @@ def connect(address: Address, keys: HostKeys | None, hold: Hold = lambda _: None
         with _not_yet(address):
             transport.set_log_channel(_PARAMIKO_LOG)
             transport.banner_timeout = _CONNECT_TIMEOUT
-            transport.auth_timeout = _CONNECT_TIMEOUT
             _ask_for(transport, keys)
-            transport.start_client(timeout=_CONNECT_TIMEOUT)
+            negotiated = threading.Event()
+            transport.start_client(event=negotiated)
+            channels.await_step(transport, negotiated, _CONNECT_TIMEOUT)
             seen = transport.get_remote_server_key()
             if keys is not None and keys.keys.get(seen.get_name()) != seen.get_base64():
                 raise HostKeyError(
@@ -230,8 +235,14 @@ def connect(address: Address, keys: HostKeys | None, hold: Hold = lambda _: None
                     seen=f"{seen.get_name()} …{seen.get_base64()[-16:]}, not in {keys.source}",
                     remedy="see what else listens on that port; nothing was sent to it",
                 )
-            private = paramiko.Ed25519Key.from_private_key_file(str(address.key))
-            transport.auth_publickey(address.user, private)
+            decided = threading.Event()
+            # Not read by paramiko, which might look into a test's own file system.
+            key = io.StringIO(realfiles.read_text(address.key))
+            private = paramiko.Ed25519Key.from_private_key(key)
+            transport.auth_publickey(address.user, private, decided)
+            channels.await_step(transport, decided, _CONNECT_TIMEOUT)
+            if not transport.is_authenticated():
+                raise paramiko.AuthenticationException("Authentication failed.")
             transport.set_keepalive(_KEEPALIVE)
         pinned = keys or HostKeys({seen.get_name(): seen.get_base64()}, "the first connection")
         shown = f"{seen.get_name()} {seen.get_base64()}"

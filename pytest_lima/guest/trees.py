@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, cast
 
 from pytest_lima import realtime
 from pytest_lima.errors import LimaError
-from pytest_lima.guest import transfers
+from pytest_lima.guest import channels, transfers
 from pytest_lima.guest.output import exit_status
 from pytest_lima.guest.ssh import Connection
 
@@ -99,9 +99,8 @@ class _Stream:
 
     def write(self, data: bytes) -> None:
         """Send all of ``data``."""
-        self._channel.settimeout(max(0.001, self._deadline - realtime.monotonic()))
         try:
-            self._channel.sendall(data)
+            channels.send(self._channel, data, self._deadline)
         except TimeoutError:
             raise
         except OSError:
@@ -109,8 +108,7 @@ class _Stream:
 
     def read(self, size: int) -> bytes:
         """At most ``size`` bytes; none at the end."""
-        self._channel.settimeout(max(0.001, self._deadline - realtime.monotonic()))
-        data = self._channel.recv(size)
+        data = channels.receive(self._channel, size, self._deadline)
         self.budget -= len(data)
         if self.budget < 0:
             raise LimaError("the guest sends more than it announces")
