@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pytest_lima import realfiles
 from pytest_lima.errors import LimaError
 from pytest_lima.guest import commands, files, readiness, sockets
 from pytest_lima.guest.commands import CommandResult
@@ -36,12 +37,14 @@ class Instance(Machine):
         return f"<Instance {self.name} {self.vmtype} {self.arch}>"
 
     @property
+    @realfiles.aside()
     def status(self) -> str:
         """Lima's word for its state: ``Running``, ``Stopped``, ``Broken``; ``Gone`` if deleted."""
         info = self._host.limactl.inspect(self.name)
         return info.status if info else "Gone"
 
     @property
+    @realfiles.aside()
     def ssh_config(self) -> Path:
         """A file for ``ssh -F FILE lima-NAME``, with the pinned host key."""
         path = self.dir / "pl" / "ssh_config"
@@ -174,6 +177,7 @@ class Instance(Machine):
         with self._connection() as connection:
             return readiness.cloud_init_status(connection)
 
+    @realfiles.aside()
     def limactl(self, *args: str, timeout: float = 60.0) -> process.Completed:
         """Run limactl with our LIMA_HOME, for what has no method: ``vm.limactl("list")``.
 

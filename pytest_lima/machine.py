@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
+from pytest_lima import realfiles
 from pytest_lima.boot import Boot
 from pytest_lima.booted import Booted
 from pytest_lima.errors import ConnectionLostError, LimaError
@@ -71,6 +72,7 @@ class Machine:
         self._vitals = Vitals(self.dir)
         self._watch = Watch(self._vitals, self._link.close)
 
+    @realfiles.aside()
     def reboot(self, timeout: float | None = None) -> None:
         """Reboot the guest; returns when it is as ready as after its start.
 
@@ -86,6 +88,7 @@ class Machine:
         self._watch.end()
         self._take(self._boot, self._booted)
 
+    @realfiles.aside()
     def reset(self) -> None:
         """Put it back into the state in which it first was ready: disk, memory, processes.
 
@@ -96,6 +99,7 @@ class Machine:
         """
         self._take(*self._own("reset").reset(self.disconnect))
 
+    @realfiles.aside()
     def snapshot(self, name: str) -> None:
         """Keep the state it is in, for `restore`: disk, memory, processes.
 
@@ -112,6 +116,7 @@ class Machine:
         with self._connection() as connection:
             self._own("kept").snapshot(name, self._booted_with(connection))
 
+    @realfiles.aside()
     def restore(self, name: str) -> None:
         """Put it back into a state that `snapshot` has kept; as often as you like.
 
@@ -122,6 +127,7 @@ class Machine:
         """
         self._take(*self._own("restored").restore(name, self.disconnect))
 
+    @realfiles.aside()
     def clone(self) -> Instance:
         """Another instance, which begins in the state that this one is in.
 

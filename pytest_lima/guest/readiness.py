@@ -19,6 +19,7 @@ from pytest_lima.errors import ConnectionLostError, LimaError, ProvisionError, R
 from pytest_lima.guest import answers
 from pytest_lima.guest.commands import run
 from pytest_lima.guest.ssh import Connection, NotYetError
+from pytest_lima.lima import evidence
 
 T = TypeVar("T")
 
@@ -134,8 +135,8 @@ def await_provisioned(
     this_boot = output[output.rfind(_STAGE) + 1 :]
     failed = _FAILED.findall(this_boot)
     if failed or errors or not done.strip():
-        log.write_text(output)
-        raise _provision_error(failed, errors, this_boot, provision, log)
+        written = evidence.write(log, output)
+        raise _provision_error(failed, errors, this_boot, provision, written)
 
 
 def cloud_init_status(connection: Connection) -> dict[str, Any]:
@@ -201,7 +202,7 @@ def _provision_error(
     errors: Sequence[str],
     output: str,
     provision: Sequence[tuple[str, str]],
-    log: Path,
+    log: str,
 ) -> ProvisionError:
     if failed:
         return ProvisionError(

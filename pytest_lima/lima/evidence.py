@@ -19,13 +19,25 @@ def cause(instance_dir: Path) -> str:
     )
 
 
-def keep(home: Path, name: str) -> Path:
-    """Copy the logs of an instance, soon to be deleted, into one file."""
+def keep(home: Path, name: str) -> str:
+    """Copy the logs of an instance, soon to be deleted, into one file; see ``write``."""
     folder = home / name
     target = paths.evidence_folder(home) / f"{name}.log"
     parts = (folder / logs.HOST_AGENT, logs.console(folder), folder / "pl" / START_LOG)
-    target.write_text("".join(f"==> {part.name}\n{logs.read(part)}\n" for part in parts))
-    return target
+    return write(target, "".join(f"==> {part.name}\n{logs.read(part)}\n" for part in parts))
+
+
+def write(target: Path, text: str) -> str:
+    """Write a file for an error to name: its path, or that there is none and why.
+
+    Nothing that goes wrong here may take the place of that error, be it a full disk or a test that
+    has replaced what writes, so all of it is caught.
+    """
+    try:
+        target.write_text(text)
+    except Exception as error:
+        return f"{target} could not be written ({type(error).__name__}: {error})"
+    return str(target)
 
 
 def panic(instance_dir: Path) -> str:

@@ -6,6 +6,7 @@ by pid and start time, and none is signalled before its command line was seen to
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,8 @@ from pytest_lima import realfiles, realtime
 
 _END_TIMEOUT = 5.0
 _POLL = 0.01
+# Why a living process can't be looked at: this one has too many open files, for one.
+_NOT_NOW = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,11 @@ class Identity:
         return self.host != here and self.host.split()[:1] == here.split()[:1]
 
     def alive(self) -> bool:
-        """Whether that very process still runs; a zombie doesn't."""
+        """Whether that very process still runs; a zombie doesn't.
+
+        Raises:
+            OSError: It can't be looked at now.
+        """
         return self.host == this_host() and _start_time(self.pid) == self.started
 
 
@@ -146,7 +153,9 @@ def _start_ticks(pid: int) -> float | None:
     """Fields 3 and 22 of /proc/PID/stat, counted behind the name, which may hold anything."""
     try:
         said = realfiles.read_text(Path(f"/proc/{pid}/stat"))
-        fields = said.rpartition(")")[2].split()
-    except OSError:
+    except OSError as error:
+        if error.errno in _NOT_NOW:
+            raise  # it may well live
         return None
+    fields = said.rpartition(")")[2].split()
     return None if fields[0] in "ZX" else float(fields[19])

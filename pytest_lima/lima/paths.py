@@ -7,6 +7,7 @@ names are short.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import secrets
 import sys
@@ -53,7 +54,14 @@ def lima_home(configured: str | None) -> Path:
         HostError: The path is too long for Lima's sockets, or can't be made or used.
     """
     # Lima resolves symlinks before it measures (pkg/limatype/dirnames), so we do too.
-    home = Path(configured or "~/.pytest-lima").expanduser().resolve()
+    try:
+        home = Path(configured or "~/.pytest-lima").expanduser().resolve()
+    except (RuntimeError, OSError) as error:  # no home directory; or the current one is gone
+        raise HostError(
+            f"LIMA_HOME {configured or '~/.pytest-lima'} can't be used",
+            seen=str(error),
+            remedy="give an absolute path with --lima-home",
+        ) from None
     _check_length(home)
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -88,12 +96,16 @@ def our_folder(instance_dir: Path) -> Path:
 
 
 def evidence_folder(home: Path) -> Path:
-    """Where logs of failed instances are kept; those older than the newest fifty go."""
+    """Where logs of failed instances are kept; those older than the newest fifty go.
+
+    On a full disk it may not be there: who writes into it is told so.
+    """
     folder = home / "_failures"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    files = sorted(folder.iterdir(), key=_modified, reverse=True)
-    for file in files[50:]:
-        file.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        files = sorted(folder.iterdir(), key=_modified, reverse=True)
+        for file in files[50:]:
+            file.unlink(missing_ok=True)
     return folder
 
 

@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 from pytest_lima import realtime
@@ -59,6 +60,7 @@ class Child:
         self._popen = subprocess.Popen(
             list(argv),
             env=dict(env),
+            cwd=_directory(),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -160,6 +162,7 @@ def run(argv: Sequence[str], *, env: Mapping[str, str], timeout: float) -> Compl
         popen = subprocess.Popen(
             list(argv),
             env=dict(env),
+            cwd=_directory(),
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
@@ -202,6 +205,15 @@ def _end(popen: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(popen.pid, number)
         _await(popen, _TERM_GRACE)
+
+
+def _directory() -> str | None:
+    """Where a child begins: where we are, unless a test has removed that."""
+    try:
+        Path.cwd()
+    except OSError:
+        return "/"
+    return None
 
 
 def _leave(popen: subprocess.Popen[bytes]) -> None:

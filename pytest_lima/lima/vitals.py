@@ -46,7 +46,7 @@ class Vitals:
     def cause_of_death(self) -> str | None:
         """Why the instance is dead; None while it lives."""
         for what, process in self._processes.items():
-            if not process.alive():
+            if _is_gone(process):
                 struck = _oom_kills() > self._oom_kills
                 hint = "; this host's OOM killer has struck meanwhile" if struck else ""
                 return f"the {what}'s process {process.pid} is gone{hint}"
@@ -134,6 +134,14 @@ def agent_answers(folder: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def _is_gone(process: Identity) -> bool:
+    """Whether it was seen to have ended."""
+    try:
+        return not process.alive()
+    except OSError:
+        return False  # this process has too many open files, for one: the next look tells
 
 
 def _process(folder: Path, files: tuple[str, ...]) -> Identity | None:

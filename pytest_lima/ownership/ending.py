@@ -147,12 +147,18 @@ class Ending:
 
 @contextmanager
 def _told_of(name: str) -> Iterator[None]:
-    """What the system refuses becomes an error that says of which instance."""
+    """What goes wrong becomes an error that says of which instance.
+
+    It is what the system refuses; or anything, where a test has replaced what is used here. One
+    instance doesn't keep the others from being given back, so all of it is caught.
+    """
     try:
         yield
-    except OSError as error:
+    except LimaError:
+        raise
+    except Exception as error:
         raise CleanupError(
             f"{name} could not be given back",
-            seen=str(error),
+            seen=str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}",
             remedy="mend that; then the next run, or pytest-lima prune, removes what is left of it",
         ) from error

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_lima import realfiles
 from pytest_lima.errors import TemplateError
-from pytest_lima.plugin import marks, options
+from pytest_lima.plugin import boundary, marks, options
 from pytest_lima.plugin.session import LimaSession, session_key
 
 if TYPE_CHECKING:
@@ -58,9 +59,12 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
     session = config.stash[session_key]
     if not session.in_use or _runs_nothing(config) or config.get_verbosity() < 0:
         return []
-    from pytest_lima.plugin import report
+    lines: list[str] = []
+    with boundary.told(lines.append, "lima: what will be run can't be told"):
+        from pytest_lima.plugin import report
 
-    return report.header(session)
+        lines += report.header(session)
+    return lines
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -106,17 +110,25 @@ def pytest_runtest_makereport(
     session.note_timings(item)
     outcome = yield
     if outcome.failed and (session.in_use or session.made is not None):
-        from pytest_lima.plugin import report
+        missing: list[str] = []
+        with boundary.told(missing.append, "left out"), realfiles.aside():
+            from pytest_lima.plugin import report
 
-        report.explain(item, call, outcome, session)
+            report.explain(item, call, outcome, session)
+        outcome.sections += [("lima", line) for line in missing]
     return outcome
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session: pytest.Session) -> None:
+@pytest.hookimpl(wrapper=True, trylast=True)  # before the terminal's, which shows the summary
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, object]:
     """Delete what is left; after pytest's own, so that all fixtures have ended."""
-    if not session.config.stash[session_key].close() and session.exitstatus == pytest.ExitCode.OK:
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    ours = session.config.stash[session_key]
+    ours.finishing = True
+    try:
+        return (yield)
+    finally:
+        if not ours.close() and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -139,17 +151,19 @@ def pytest_configure_node(node: Any) -> None:
 def pytest_xdist_node_collection_finished(node: Any) -> None:
     """A worker of pytest-xdist has collected: show what it will start."""
     session = node.config.stash[session_key]
-    if session.workers.collected():
-        session.signals.install()
+    with boundary.told(session.notes.append, "what the workers start is not shown"):
+        if session.workers.collected():
+            session.signals.install()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:
     """A worker of pytest-xdist has ended, or crashed."""
     session = node.config.stash[session_key]
-    session.workers.ended(node, error)
-    if error:
-        session.note_crash()
+    with boundary.told(session.notes.append, "what a worker has left is not known"):
+        session.workers.ended(node, error)
+        if error:
+            session.note_crash()
 
 
 def pytest_terminal_summary(
@@ -157,10 +171,11 @@ def pytest_terminal_summary(
 ) -> None:
     """Say what was kept and how to get in, and how long it took, if that was asked for."""
     session = config.stash[session_key]
-    if session.made is not None:
-        from pytest_lima.plugin import report
+    if session.made is not None or session.problems or session.notes:
+        with boundary.told(terminalreporter.line, "lima: what was kept can't be told"):
+            from pytest_lima.plugin import report
 
-        report.summary(terminalreporter, session)
+            report.summary(terminalreporter, session)
 
 
 def _runs_nothing(config: pytest.Config) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import pytest
 
 from pytest_lima.errors import LimaError
 from pytest_lima.lima import logs, messages
-from pytest_lima.plugin import timings
+from pytest_lima.plugin import boundary, timings
 from pytest_lima.plugin.session import LimaSession
 
 if TYPE_CHECKING:
@@ -66,12 +67,19 @@ def _users_line(item: pytest.Item, call: pytest.CallInfo[None]) -> str:
 
 
 def _evidence(machine: Instance) -> list[tuple[str, str]]:
-    texts = {
-        "console": logs.last(logs.console_text(machine.dir), _TAIL),
-        "host agent": messages.told(logs.read(machine.dir / logs.HOST_AGENT), _TAIL),
-        "cloud-init": _cloud_init_log(machine),
+    looks: dict[str, Callable[[], str]] = {
+        "console": lambda: logs.last(logs.console_text(machine.dir), _TAIL),
+        "host agent": lambda: messages.told(logs.read(machine.dir / logs.HOST_AGENT), _TAIL),
+        "cloud-init": lambda: _cloud_init_log(machine),
     }
-    return [(f"lima {name} of {machine.name}", text) for name, text in texts.items() if text]
+    found: list[tuple[str, str]] = []
+    missing: list[str] = []
+    for name, look in looks.items():
+        with boundary.told(missing.append, name):
+            found.append((f"lima {name} of {machine.name}", look()))
+    if missing:
+        found.append((f"lima evidence of {machine.name}", f"left out: {'; '.join(missing)}"))
+    return [(title, text) for title, text in found if text]
 
 
 def _cloud_init_log(machine: Instance) -> str:
@@ -88,13 +96,14 @@ def summary(reporter: pytest.TerminalReporter, session: LimaSession) -> None:
     """Timings if they are wanted; a section if a VM was kept, or could not be removed."""
     if session.settings.timings and session.timings:
         timings.show(reporter, session.timings)
-    kept = [*session.pool.kept, *session.workers.kept]
-    if not kept and not session.problems:
+    kept = [*(session.made.kept if session.made is not None else ()), *session.workers.kept]
+    told = [*session.notes, *session.problems]
+    if not kept and not told:
         return
     reporter.section("lima", sep="-")
     for one in kept:
         where = f" on {one.host}" if one.host else ""
         reporter.line(f"{one.name} was kept{where}. To get in:  {one.enter}")
         reporter.line(f"{'':{len(one.name + where)}}        To remove:  {one.delete}")
-    for problem in session.problems:
+    for problem in told:
         reporter.line(problem, red=True)

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_lima import realfiles
 from pytest_lima.errors import HostError, LimactlMissingError, LimactlVersionError
 from pytest_lima.lima.engines import ENGINES
+from pytest_lima.plugin import boundary
 from pytest_lima.plugin.marks import Ask, ask_of, own_spec, uses_lima
 from pytest_lima.plugin.signals import Signals
 from pytest_lima.plugin.wanted import Wanted
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
 session_key = pytest.StashKey["LimaSession"]()
 
+# What it could not do with what a test has left, a reaper does when this process has ended.
+_NOT_ENDED = "VMs of this run were not ended, and will be when pytest has ended"
+
 
 class LimaSession:
     """One per pytest process.
@@ -33,13 +38,18 @@ class LimaSession:
         settings: The resolved options.
         in_use: Whether a collected test needs a VM.
         problems: What could not be removed at the end, each an error's text.
+        notes: What else went wrong in a hook, for the summary.
+        finishing: No test will run any more, so `close` ends all VMs. A fixture that ends now is
+            nobody's: its error would end pytest, in place of a summary.
         workers: The part of pytest-xdist's controller or worker in it.
     """
 
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self.settings = settings
         self.in_use = False
+        self.finishing = False
         self.problems: list[str] = []
+        self.notes: list[str] = []
         self.workers = Workers(config)
         self.signals = Signals()
         self._config = config
@@ -63,7 +73,9 @@ class LimaSession:
             from pytest_lima.plugin.timings import Timings
 
             self._timings = Timings(Progress(self._config))
-            self._pool = Pool(self.settings, os.environ, self._timings, run=self.workers.run())
+            # As it is now: a test may empty it, and its VM has to be ended all the same.
+            environ = dict(os.environ)
+            self._pool = Pool(self.settings, environ, self._timings, run=self.workers.run())
         return self._pool
 
     @property
@@ -86,6 +98,7 @@ class LimaSession:
         """Equal asks have equal numbers."""
         return self._numbers.setdefault(ask, len(self._numbers))
 
+    @realfiles.aside()
     def note_crash(self) -> None:
         """A worker has crashed; until another takes its place, its VMs have only us."""
         if self.workers.expects_vms():
@@ -102,6 +115,7 @@ class LimaSession:
         """Which test this process runs after the one that begins."""
         self._wanted.next = item
 
+    @realfiles.aside()
     def begin(self, item: pytest.Item) -> None:
         """A test is about to be set up: it gets living VMs, and a clean one if it wants that.
 
@@ -129,6 +143,7 @@ class LimaSession:
             end, self._end = self._end, None
             end()
 
+    @realfiles.aside()
     def acquire(self, ask: Ask, template: str, overrides: Mapping[str, Any]) -> Instance:
         """The VM of the `lima` fixture.
 
@@ -148,6 +163,7 @@ class LimaSession:
             self._fresh_specs[ask] = wanted
         return self._machines[ask]  # a fresh one was reset when the test began
 
+    @realfiles.aside()
     def create_fresh(
         self, item: pytest.Item, template: str, overrides: Mapping[str, Any]
     ) -> Instance:
@@ -165,16 +181,18 @@ class LimaSession:
         self._fresh = self.pool.create_fresh(wanted, later)
         return self._fresh
 
+    @realfiles.aside()
     def release_fresh(self) -> None:
         """The test of `lima_fresh` is over, and its VM with it.
 
         Raises:
             CleanupError: It can't be removed.
         """
-        if self._fresh is not None:
+        if self._fresh is not None and not self.finishing:
             self.pool.release(self._fresh)
         self._fresh = None
 
+    @realfiles.aside()
     def create(
         self,
         spec: MachineSpec,
@@ -195,26 +213,28 @@ class LimaSession:
         self._made_by_factory.append(made)
         return made
 
+    @realfiles.aside()
     def release(self, ask: Ask) -> None:
         """The `lima` fixture has ended; so does its VM, unless a later test wants it.
 
         Raises:
             CleanupError: It can't be removed.
         """
-        if self._wanted.has_more_like(ask):
+        if self.finishing or self._wanted.has_more_like(ask):
             return  # another folder's tests may come to the same machine
         ended = [self._machines.pop(one) for one in [*self._machines] if one.like(ask)]
         for instance in ended:
             if instance not in self._machines.values():
                 self.pool.release(instance)
 
+    @realfiles.aside()
     def release_made(self) -> None:
         """The `lima_factory` fixture has ended, and its VMs with it.
 
         Raises:
             CleanupError: One can't be removed.
         """
-        while self._made_by_factory:
+        while self._made_by_factory and not self.finishing:
             self.pool.release(self._made_by_factory.pop())
 
     def machines_of(self, item: pytest.Item) -> list[Instance]:
@@ -223,14 +243,15 @@ class LimaSession:
 
     def close(self) -> bool:
         """End all that is left; whether that went well."""
-        if self._pool is not None or self.workers.left_something():
-            try:
-                self.pool.close()
-                self.problems.clear()
-            except ExceptionGroup as group:
-                self.problems = [str(error) for error in group.exceptions]
-            self.workers.tell(self.pool.kept, self.problems, self.timings)
-            self.problems += self.workers.problems
+        with boundary.told(self.problems.append, _NOT_ENDED), realfiles.aside():
+            if self._pool is not None or self.workers.left_something():
+                try:
+                    self.pool.close()
+                    self.problems.clear()
+                except ExceptionGroup as group:
+                    self.problems[:] = [str(error) for error in group.exceptions]
+                self.workers.tell(self.pool.kept, self.problems, self.timings)
+                self.problems += self.workers.problems
         return not self.problems
 
     def _given_to(self, item: pytest.Item) -> list[Instance]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_lima import realtime
+from pytest_lima.plugin import boundary
 
 if TYPE_CHECKING:
     from pytest_lima.ownership.ending import Kept
@@ -190,6 +191,7 @@ class Boots:
         self._run = run
         self._ended = threading.Event()
         self._told: dict[str, str] = {}
+        self._warned: set[str] = set()
         threading.Thread(target=self._watch, name="pytest-lima-boots", daemon=True).start()
 
     def end(self) -> None:
@@ -198,9 +200,17 @@ class Boots:
 
     def _watch(self) -> None:
         while not self._ended.wait(_LOOK):
-            for record in self._ledger.records():
-                if record.run == self._run:
-                    self._tell(record)
+            with boundary.told(self._warn_once, "what the workers start is not shown now"):
+                for record in self._ledger.records():
+                    if record.run == self._run:
+                        self._tell(record)
+
+    def _warn_once(self, problem: str) -> None:
+        """It is looked for again in any case."""
+        if problem not in self._warned:
+            self._warned.add(problem)
+            with suppress(OSError, ValueError):  # the terminal may be what is gone
+                self._progress.warn(problem)
 
     def _tell(self, record: Record) -> None:
         if record.keep and record.state != "failed":
