@@ -95,7 +95,7 @@ class Boot:
         except BaseException as error:
             self._child.stop()
             if isinstance(error, LimaError):
-                error.log = error.log or evidence.keep(self._host.limactl.home, self._name)
+                error.log = error.log or str(evidence.keep(self._host.limactl.home, self._name))
             raise
         seconds = realtime.monotonic() - self._begun
         self._observer.ready(self._name, seconds)

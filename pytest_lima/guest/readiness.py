@@ -202,7 +202,7 @@ def _provision_error(
     errors: Sequence[str],
     output: str,
     provision: Sequence[tuple[str, str]],
-    log: str,
+    log: Path | str,
 ) -> ProvisionError:
     if failed:
         return ProvisionError(

@@ -19,7 +19,7 @@ def cause(instance_dir: Path) -> str:
     )
 
 
-def keep(home: Path, name: str) -> str:
+def keep(home: Path, name: str) -> Path | str:
     """Copy the logs of an instance, soon to be deleted, into one file; see ``write``."""
     folder = home / name
     target = paths.evidence_folder(home) / f"{name}.log"
@@ -27,8 +27,8 @@ def keep(home: Path, name: str) -> str:
     return write(target, "".join(f"==> {part.name}\n{logs.read(part)}\n" for part in parts))
 
 
-def write(target: Path, text: str) -> str:
-    """Write a file for an error to name: its path, or that there is none and why.
+def write(target: Path, text: str) -> Path | str:
+    """Write a file for an error to name: its path, or a text that says why there is none.
 
     Nothing that goes wrong here may take the place of that error, be it a full disk or a test that
     has replaced what writes, so all of it is caught.
@@ -37,7 +37,7 @@ def write(target: Path, text: str) -> str:
         target.write_text(text)
     except Exception as error:
         return f"{target} could not be written ({type(error).__name__}: {error})"
-    return str(target)
+    return target
 
 
 def panic(instance_dir: Path) -> str:

@@ -171,11 +171,13 @@ def pytest_terminal_summary(
 ) -> None:
     """Say what was kept and how to get in, and how long it took, if that was asked for."""
     session = config.stash[session_key]
-    if session.made is not None or session.problems or session.notes:
-        with boundary.told(terminalreporter.line, "lima: what was kept can't be told"):
+    if session.made is not None:
+        with boundary.told(session.notes.append, "what was kept can't be told"):
             from pytest_lima.plugin import report
 
             report.summary(terminalreporter, session)
+    for line in [*session.notes, *(session.problems if session.made is None else ())]:
+        terminalreporter.line(f"lima: {line}", red=True)
 
 
 def _runs_nothing(config: pytest.Config) -> bool:

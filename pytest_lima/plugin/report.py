@@ -96,14 +96,13 @@ def summary(reporter: pytest.TerminalReporter, session: LimaSession) -> None:
     """Timings if they are wanted; a section if a VM was kept, or could not be removed."""
     if session.settings.timings and session.timings:
         timings.show(reporter, session.timings)
-    kept = [*(session.made.kept if session.made is not None else ()), *session.workers.kept]
-    told = [*session.notes, *session.problems]
-    if not kept and not told:
+    kept = [*session.pool.kept, *session.workers.kept]
+    if not kept and not session.problems:
         return
     reporter.section("lima", sep="-")
     for one in kept:
         where = f" on {one.host}" if one.host else ""
         reporter.line(f"{one.name} was kept{where}. To get in:  {one.enter}")
         reporter.line(f"{'':{len(one.name + where)}}        To remove:  {one.delete}")
-    for problem in told:
+    for problem in session.problems:
         reporter.line(problem, red=True)

@@ -193,3 +193,18 @@ def test_teardown_stop_leaves_it_stopped(pytester, fake_lima):
     result.assert_outcomes(passed=1)
     assert list(kept_of(result)) == fake_lima.instances()
     fake_lima.wait_until(lambda: not fake_lima.processes())
+
+
+@pytest.mark.parametrize(
+    ("scenario", "told"),
+    [("start-fails", "failed to initialize kvm"), ("provision-failed", "nosuchpackage")],
+)
+def test_a_failure_is_told_where_its_logs_cannot_be_kept(pytester, fake_lima, scenario, told):
+    fake_lima.scenario(scenario)
+    fake_lima.home.mkdir(exist_ok=True)
+    (fake_lima.home / "_failures").write_text("no folder can be made here")
+    pytester.makepyfile("def test_it(lima): pass")
+    result = pytester.runpytest()
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines([f"  seen: *{told}*", "  log: *could not be written (*"])
+    fake_lima.assert_clean()

@@ -38,3 +38,17 @@ def test_the_logs_outlive_the_instance(instance: Path) -> None:
     assert kept.parent.name == "_failures"
     assert "==> serial.log\nKernel panic" in kept.read_text()
     assert "limactl's" in kept.read_text()
+
+
+@pytest.mark.parametrize("problem", [OSError(28, "No space left on device"), RuntimeError("mine")])
+def test_what_cannot_be_kept_is_said(
+    instance: Path, monkeypatch: pytest.MonkeyPatch, problem: Exception
+) -> None:
+    def refuse(*_: object) -> None:
+        raise problem
+
+    (instance.parent / "_failures").write_text("a file")
+    monkeypatch.setattr(Path, "write_text", refuse)
+    said = str(evidence.keep(instance.parent, "pl-1"))
+    assert said.startswith(f"{instance.parent}/_failures/pl-1.log could not be written (")
+    assert str(problem) in said

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from freezegun import freeze_time
 
+from pytest_lima import realtime
 from pytest_lima.lima import process
 
 ENV = {"PATH": "/usr/bin:/bin", "ONLY": "this"}
@@ -150,3 +152,32 @@ def test_stopping_a_child_that_has_ended_signals_nobody(
     monkeypatch.setattr(os, "killpg", lambda pid, _: signalled.append(pid))
     one.stop()
     assert signalled == []
+
+
+@pytest.mark.parametrize("pidfd", [True, False])
+def test_a_child_is_ended_in_time_where_that_stands_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pidfd: bool
+) -> None:
+    if not pidfd:
+        monkeypatch.setattr("sys.platform", "darwin")
+    monkeypatch.setattr(process, "_TERM_GRACE", 0.3)
+    begun = realtime.monotonic()
+    with freeze_time("2001-01-01"):
+        env = {"PATH": "/usr/bin:/bin"}
+        line = ["sh", "-c", "trap '' TERM; sleep 30 & wait; sleep 30"]
+        assert process.run(line, env=env, timeout=0.3).returncode is None
+        with (tmp_path / "log").open("ab") as log:
+            child = process.Child(line, env=env, log=log)
+        assert child.wait(0.2) is None
+        child.stop()
+        assert child.poll() is not None
+    assert realtime.monotonic() - begun < 10
+
+
+def test_a_directory_that_is_gone_keeps_no_child(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert process.run(["pwd"], env={"PATH": "/usr/bin:/bin"}, timeout=20).stdout == "/\n"

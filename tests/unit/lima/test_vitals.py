@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -9,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from pytest_lima import realfiles
 from pytest_lima.errors import InstanceDiedError
+from pytest_lima.lima import identity
 from pytest_lima.lima.vitals import Vitals, Watch
 
 
@@ -99,3 +103,36 @@ def test_a_watch_tells_and_ends(
     ended = Watch(Vitals(tmp_path), lambda: told.append(False))
     ended.end()
     assert told == [True]
+
+
+def test_one_that_cannot_be_looked_at_lives(
+    tmp_path: Path, machine: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    vitals = Vitals(tmp_path)
+    mine = identity.this_process()
+    monkeypatch.setattr(realfiles._System, "open", full)
+    vitals.look()
+    assert vitals.cause_of_death() is None
+    with pytest.raises(OSError, match="Too many open files"):
+        mine.alive()  # whoever would delete something for that isn't told that it is dead
+
+
+def test_what_a_test_replaces_is_not_looked_at(
+    tmp_path: Path, machine: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("replaced")
+
+    vitals = Vitals(tmp_path)
+    with monkeypatch.context() as patch:
+        for name in ("read_text", "read_bytes", "open", "stat", "exists"):
+            patch.setattr(Path, name, refuse)
+        for name in ("open", "read", "stat", "kill", "getpid"):
+            patch.setattr(os, name, refuse)
+        patch.setattr("builtins.open", refuse)
+        vitals.look()
+        cause = vitals.cause_of_death()
+    assert cause is None

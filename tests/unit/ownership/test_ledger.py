@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import time_machine
+from freezegun import freeze_time
 
+from pytest_lima import realtime
 from pytest_lima.errors import HostError
 from pytest_lima.lima.identity import Identity, this_process
 from pytest_lima.ownership import ledger as ledgers
@@ -112,3 +117,17 @@ def test_a_folder_that_is_not_ours_is_told(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(HostError, match="can't be used") as caught:
         Ledger(tmp_path / "instances")
     assert "XDG_STATE_HOME" in caught.value.remedy
+
+
+@pytest.mark.parametrize("stop", [freeze_time, time_machine.travel], ids=["freezegun", "machine"])
+def test_a_lock_is_not_waited_for_longer_where_time_stands_still(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: Callable[..., Any]
+) -> None:
+    monkeypatch.setattr(ledgers, "_LOCK_TIMEOUT", 0.2)
+    more = {"tick": False} if stop is time_machine.travel else {}
+    with Ledger(tmp_path / "instances").lock(), stop("2001-01-01", **more):
+        monkeypatch.setattr("time.sleep", lambda _: None)
+        begun = realtime.monotonic()
+        with pytest.raises(HostError, match="has held the ledger"), ledger.lock():
+            pass
+        assert 0.2 <= realtime.monotonic() - begun < 10

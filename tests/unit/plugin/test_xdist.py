@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,9 @@ import pytest
 from pytest_lima.lima.identity import this_host, this_process
 from pytest_lima.ownership.ending import Kept
 from pytest_lima.ownership.ledger import Ledger
-from pytest_lima.plugin.xdist import Workers
+from pytest_lima.plugin import xdist
+from pytest_lima.plugin.progress import Progress
+from pytest_lima.plugin.xdist import Boots, Workers
 
 KEPT = Kept("pl-1", "enter", "delete", 60.0)
 
@@ -159,3 +162,30 @@ def test_a_full_disk_is_not_the_end_of_a_worker(
     _, worker, config = pair
     worker.join()
     assert config.workeroutput["lima_in_use"]
+
+
+def test_what_the_workers_start_is_shown_after_a_look_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    looks = iter([OSError(24, "Too many open files"), OSError(24, "Too many open files"),
+                  ValueError("half a record"), []])  # fmt: skip
+    enough = threading.Event()
+
+    class Records:
+        def records(self) -> list[Any]:
+            found: Any = next(looks, None)
+            if isinstance(found, Exception):
+                raise found
+            enough.set()
+            return []
+
+    monkeypatch.setattr(xdist, "_LOOK", 0.01)
+    monkeypatch.setattr(Progress, "warn", lambda _, text: told.append(text))
+    manager = SimpleNamespace(get_plugin=lambda _: None)
+    config: Any = SimpleNamespace(pluginmanager=manager, get_verbosity=lambda: 0)
+    boots = Boots(config, Records(), "run")  # type: ignore[arg-type]
+    assert enough.wait(10)
+    boots.end()
+    assert [text.partition(": ")[2] for text in told] == [
+        "OSError: [Errno 24] Too many open files", "ValueError: half a record"]  # fmt: skip
