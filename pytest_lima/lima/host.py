@@ -7,7 +7,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pytest_lima.errors import HostError
@@ -40,6 +40,20 @@ class Host:
     def timeout(self, settings: Settings) -> float:
         """Seconds until an instance must be ready."""
         return settings.timeout * (settings.timeout_factor or self.accelerator.timeout_factor)
+
+    def without_hardware(self, problem: str) -> Host:
+        """The same with emulation, now and in later runs, as the accelerator has failed a VM.
+
+        Args:
+            problem: What QEMU said of it.
+        """
+        lima, hardware = self.limactl, self.accelerator.name
+        accel.note_failure(hardware, self.arch, lima.env, lima.home, problem)
+        emulation = accel.emulation(hardware, problem)
+        extra = emulation.qemu_environ(self.arch)
+        return replace(
+            self, limactl=Limactl(lima.path, lima.home, lima.env, extra), accelerator=emulation
+        )
 
 
 def native_arch() -> str:
@@ -84,7 +98,7 @@ def inspect(
         accelerator = Accelerator("vz")
     else:
         _require_qemu(guest_arch, environ)
-        accelerator = accel.choose(settings.accel, guest_arch, native, environ)
+        accelerator = accel.choose(settings.accel, guest_arch, native, environ, home)
     caller = Limactl(executable, home, environ, accelerator.qemu_environ(guest_arch))
     return Host(caller, version, kind, guest_arch, accelerator)
 
