@@ -62,11 +62,11 @@ _REMEDIES = [
         (r'decompressor "([^"]+)" not found', r"install \1, which unpacks the image"),
         (r"failed to locate virtiofsd|virtiofsd never created",
          "install virtiofsd, or take another mountType in the template"),
-        (r"virtfs|virtio-9p\S*' is not a valid device|no option group 'fsdev'",
+        (r"virtfs support|virtio-9p\S*' is not a valid device|no option group 'fsdev'",
          "install a QEMU with virtfs for mounts by 9p, or take mountType: reverse-sshfs"),
-        (r"swtpm", "install swtpm, or leave tpm out of the template"),
+        (r"swtpm (not found|exited|socket)|start swtpm", "install swtpm, or leave tpm out of the template"),
         (r"QEMU \S+ is too old, (template requires )?\W*([\d.]+)", r"install QEMU \2 or later"),
-        (r"socket_?vmnet|sudoers|`paths\.",
+        (r"socket_vmnet`|sudoers file|`paths\.",
          "set up socket_vmnet and its sudoers file (Lima's documentation, Networks: vmnet), or "
          "take a network that needs none"),
         # What others use.
@@ -82,12 +82,12 @@ _REMEDIES = [
          '{"containerd": {"system": False, "user": False}}'),
         (r"proxyconnect|Proxy Authentication Required",
          f"correct the proxy variables (https_proxy, no_proxy), which limactl gets; {_FETCH}"),
-        (r"x509:|tls: |certificate",
+        (r"x509:|tls: |verify certificate",
          "make this host trust the server's certificate, or name yours with SSL_CERT_FILE; a "
          f"proxy may be in between; {_FETCH}"),
         (r"no such host|name resolution|server misbehaving",
          f"see to this host's DNS and proxy variables, and to the host name in the URL; {_FETCH}"),
-        (r"unexpected HTTP status (Not Found|Gone)|\b404\b",
+        (r"unexpected HTTP status (Not Found|Gone)",
          "the image isn't there any more: correct its location, or take a newer template"),
         (r"unexpected HTTP status",
          f"the server doesn't give the image now: try later, or take another location; {_FETCH}"),
@@ -105,7 +105,7 @@ _REMEDIES = [
          "the image has a format or a backing file that Lima doesn't take: convert it with "
          "qemu-img convert -O qcow2"),
         # What was asked for.
-        (r"shrinking (the disk )?.*is not supported|shrink",
+        (r"shrinking\b.* is not supported",
          "the image is larger: ask for more with --lima-disk"),
         (r"template requires Lima version `([^`]+)`", r"install Lima \1 or later"),
         (r"unknown or unsupported VM type|is not a registered driver",

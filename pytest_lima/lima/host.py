@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pytest_lima.errors import HostError
-from pytest_lima.lima import accel, limactl, paths
+from pytest_lima.lima import accel, limactl, paths, verdicts
 from pytest_lima.lima.accel import Accelerator
 from pytest_lima.lima.limactl import Limactl
 from pytest_lima.settings import Settings
@@ -48,6 +48,10 @@ class Host:
             problem: What QEMU said of it.
         """
         lima, hardware = self.limactl, self.accelerator.name
+        problem = (
+            f"{problem.splitlines()[0]}; it is tried again when this host was booted anew, or "
+            f"{verdicts.file_in(lima.home)} is removed"
+        )
         accel.note_failure(hardware, self.arch, lima.env, lima.home, problem)
         emulation = accel.emulation(hardware, problem)
         extra = emulation.qemu_environ(self.arch)

@@ -40,7 +40,7 @@ class Verdicts:
 
     def __init__(self, home: Path, hardware: str, qemu: str, path: str | None) -> None:
         """Of ``hardware``, with the ``qemu`` that is found on ``path``."""
-        self._file = home / _FILE
+        self._file = file_in(home)
         # A pid namespace of its own is no other host for a processor.
         self._boot = this_host().split()[0]
         guests = hashlib.sha256(probe_guests.X86_64 + probe_guests.AARCH64).hexdigest()
@@ -77,6 +77,11 @@ class Verdicts:
             return {}
         verdicts = known.get("verdicts")
         return verdicts if isinstance(verdicts, dict) else {}
+
+
+def file_in(home: Path) -> Path:
+    """Where they are."""
+    return home / _FILE
 
 
 def _identity(path: str | None) -> tuple[object, ...]:
