@@ -64,7 +64,8 @@ _REMEDIES = [
          "install virtiofsd, or take another mountType in the template"),
         (r"virtfs support|virtio-9p\S*' is not a valid device|no option group 'fsdev'",
          "install a QEMU with virtfs for mounts by 9p, or take mountType: reverse-sshfs"),
-        (r"swtpm (not found|exited|socket)|start swtpm", "install swtpm, or leave tpm out of the template"),
+        (r"swtpm (not found|exited|socket)|start swtpm",
+         "install swtpm, or leave tpm out of the template"),
         (r"QEMU \S+ is too old, (template requires )?\W*([\d.]+)", r"install QEMU \2 or later"),
         (r"socket_vmnet`|sudoers file|`paths\.",
          "set up socket_vmnet and its sudoers file (Lima's documentation, Networks: vmnet), or "
