@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pytest_lima.errors import (
+        AcceleratorError,
         CleanupError,
         CommandError,
         CommandTimeoutError,
@@ -50,6 +51,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AcceleratorError",
     "CleanupError",
     "CommandError",
     "CommandResult",

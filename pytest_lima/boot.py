@@ -13,6 +13,7 @@ from pathlib import Path
 from pytest_lima import realtime
 from pytest_lima.booted import Booted
 from pytest_lima.errors import (
+    AcceleratorError,
     CommandError,
     CommandTimeoutError,
     ConnectionLostError,
@@ -26,11 +27,12 @@ from pytest_lima.guest.login import Login
 from pytest_lima.guest.readiness import Waiting
 from pytest_lima.guest.sockets import SocketForward
 from pytest_lima.guest.ssh import Connection, connect
-from pytest_lima.lima import engines, evidence, logs, paths, process
+from pytest_lima.lima import causes, engines, evidence, logs, paths, process
 from pytest_lima.lima.events import EventLog
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.info import InstanceInfo
 from pytest_lima.lima.qmp import Monitor, guest_address
+from pytest_lima.lima.standstill import Standstill
 from pytest_lima.lima.template import FilledTemplate
 from pytest_lima.lima.vitals import Vitals
 from pytest_lima.observer import Observer
@@ -56,6 +58,7 @@ class Boot:
         self._deadline = self._begun + timeout
         self._dir = host.limactl.home / name
         self._events = EventLog(self._dir / logs.EVENTS)
+        self._standstill = Standstill(self._dir)
         self._child: process.Child | None = None
 
     def create(self, template: Path, edits: tuple[str, ...]) -> None:
@@ -253,13 +256,17 @@ class Boot:
         if panic := evidence.panic(self._dir):
             raise StartError(f"the kernel of {self._name} has panicked", seen=panic,
                              remedy="see its console in the log; try another image")  # fmt: skip
+        stopped = evidence.accelerator_failure(self._dir) or self._standstill.cause()
         status = self._events.read()
         code = self._child.poll() if self._child else None
-        if not status.exiting and code in (None, 0):
+        if not stopped and not status.exiting and code in (None, 0):
             return
-        raise StartError(
+        seen = (stopped or evidence.cause(self._dir) or "; ".join(status.errors)
+                or f"exit status {code}")  # fmt: skip
+        broken = self._host.accelerator.is_hardware and causes.blames_accelerator(seen)
+        raise (AcceleratorError if broken else StartError)(
             f"the VM {self._name} did not start",
             ran=f"limactl start {self._name}",
-            seen=evidence.cause(self._dir) or "; ".join(status.errors) or f"exit status {code}",
-            remedy="see the host agent's log; `pytest --lima-accel=tcg` rules out the accelerator",
+            seen=seen,
+            remedy=causes.remedy(seen, "see what the host agent and QEMU say in the log"),
         )

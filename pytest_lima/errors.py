@@ -8,6 +8,7 @@ One root, so that ``except LimaError`` catches whatever the engine reports:
     ├── HostError                this machine can't run the VM (root, accelerator, path length)
     ├── TemplateError            a template, option or marker value that can't be used
     ├── StartError               limactl could not create or start the instance
+    │   └── AcceleratorError     its accelerator can't run it
     ├── ProvisionError           the VM is up, but cloud-init or a provision script failed
     ├── ReadyTimeoutError        the VM was not ready before the deadline
     ├── ConnectionLostError      SSH to the guest can't be had any more
@@ -96,6 +97,10 @@ class TemplateError(LimaError):
 
 class StartError(LimaError):
     """Limactl could not create or start the instance."""
+
+
+class AcceleratorError(StartError):
+    """The accelerator can't run this VM, although it ran a test guest."""
 
 
 class ProvisionError(LimaError):

@@ -22,17 +22,35 @@ ENGINES = {
 SOCKETS = {DOCKER: "/run/docker.sock", CONTAINERD: "/run/containerd/containerd.sock"}
 _DOCKER_COMPATIBLE = ("/docker.sock", "/podman.sock")
 
+# At a first boot, others such as apt-daily are at the package manager, and the network may not be
+# up. DPkg::Lock::Timeout is for dpkg's lock alone: an update that finds the lists locked fails at
+# once, and one without network says it was fine unless Error-Mode tells it otherwise (apt 2.6,
+# tried). dnf waits by itself. pacman doesn't.
 _INSTALL = """\
 install_any() {  # the distribution's packages, under the name it has for them
-  if command -v apt-get >/dev/null; then
-    export DEBIAN_FRONTEND=noninteractive
-    apt-get update -q && apt-get install -q -y --no-install-recommends "$1"
-  elif command -v dnf >/dev/null; then dnf install -q -y "$2"
-  elif command -v zypper >/dev/null; then zypper -n install "$3"
-  elif command -v apk >/dev/null; then apk add "$3"
-  elif command -v pacman >/dev/null; then pacman -Sy --noconfirm "$3"
-  else echo "pytest-lima: no known package manager to install $3 with" >&2; return 1
-  fi
+  for manager in apt-get dnf zypper apk pacman none; do
+    if command -v "$manager" >/dev/null; then break; fi
+  done
+  for pause in 5 10 20 40 60 0; do
+    hindered=yes
+    case $manager in
+    apt-get)
+      export DEBIAN_FRONTEND=noninteractive
+      if apt-get -o DPkg::Lock::Timeout=300 -o APT::Update::Error-Mode=any update -q
+      then hindered=; fi
+      apt-get -o DPkg::Lock::Timeout=300 install -q -y --no-install-recommends "$1" && return ;;
+    dnf) dnf install -q -y "$2" && return ;;
+    zypper) ZYPP_LOCK_TIMEOUT=300 zypper -n install "$3" && return ;;
+    apk) apk --wait 300 add "$3" && return ;;
+    pacman) pacman -Sy --noconfirm "$3" && return ;;
+    *)
+      echo "pytest-lima: no known package manager to install $3 with" >&2
+      return 1 ;;
+    esac
+    if [ -z "$hindered" ] || [ "$pause" = 0 ]; then return 1; fi
+    echo "pytest-lima: $manager is tried again in $pause s" >&2
+    sleep "$pause" || true
+  done
 }
 """
 

@@ -5,18 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 
 from pytest_lima.errors import LimaError
-from pytest_lima.lima import logs, messages, paths
+from pytest_lima.lima import causes, logs, messages, paths
 
 START_LOG = "limactl-start.log"
+_QEMU = "qemu[stderr]: "
 
 
 def cause(instance_dir: Path) -> str:
     """QEMU's own words, which Lima has in its log only, else limactl's; empty for none."""
-    agent = logs.read(instance_dir / logs.HOST_AGENT)
-    said = [line for line in agent.splitlines() if "qemu[stderr]" in line]
-    return messages.texts(said[-3:]) or messages.complaint(
+    said = _qemu_s_words(instance_dir)
+    complaints = [line for line in said if "warning:" not in line] or said
+    return "\n".join(complaints[-3:]) or messages.complaint(
         logs.read(instance_dir / "pl" / START_LOG)
     )
+
+
+def accelerator_failure(instance_dir: Path) -> str:
+    """What QEMU has said of an accelerator that can't run the guest; empty if it has not.
+
+    After some of that QEMU stays, with the guest stopped for good: limactl waits on.
+    """
+    said = "\n".join(line.removeprefix(_QEMU) for line in _qemu_s_words(instance_dir))
+    blamed = causes.blames_accelerator(said).splitlines()
+    return "\n".join(logs.printable(line) for line in blamed[:3])
 
 
 def keep(home: Path, name: str) -> Path | str:
@@ -46,6 +57,11 @@ def panic(instance_dir: Path) -> str:
     found = logs.panic(said)
     oopses = [logs.printable(line) for line in said.splitlines() if "Oops: " in line]
     return " | ".join([*oopses[-1:], found]) if found else ""
+
+
+def _qemu_s_words(instance_dir: Path) -> list[str]:
+    agent = logs.read(instance_dir / logs.HOST_AGENT)
+    return messages.texts([line for line in agent.splitlines() if _QEMU in line]).splitlines()
 
 
 def is_mishap(error: LimaError) -> bool:

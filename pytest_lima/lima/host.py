@@ -7,11 +7,11 @@ import platform
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pytest_lima.errors import HostError
-from pytest_lima.lima import accel, limactl, paths
+from pytest_lima.lima import accel, limactl, paths, verdicts
 from pytest_lima.lima.accel import Accelerator
 from pytest_lima.lima.limactl import Limactl
 from pytest_lima.settings import Settings
@@ -40,6 +40,24 @@ class Host:
     def timeout(self, settings: Settings) -> float:
         """Seconds until an instance must be ready."""
         return settings.timeout * (settings.timeout_factor or self.accelerator.timeout_factor)
+
+    def without_hardware(self, problem: str) -> Host:
+        """The same with emulation, now and in later runs, as the accelerator has failed a VM.
+
+        Args:
+            problem: What QEMU said of it.
+        """
+        lima, hardware = self.limactl, self.accelerator.name
+        problem = (
+            f"{problem.splitlines()[0]}; it is tried again when this host was booted anew, or "
+            f"{verdicts.file_in(lima.home)} is removed"
+        )
+        accel.note_failure(hardware, self.arch, lima.env, lima.home, problem)
+        emulation = accel.emulation(hardware, problem)
+        extra = emulation.qemu_environ(self.arch)
+        return replace(
+            self, limactl=Limactl(lima.path, lima.home, lima.env, extra), accelerator=emulation
+        )
 
 
 def native_arch() -> str:
@@ -84,7 +102,7 @@ def inspect(
         accelerator = Accelerator("vz")
     else:
         _require_qemu(guest_arch, environ)
-        accelerator = accel.choose(settings.accel, guest_arch, native, environ)
+        accelerator = accel.choose(settings.accel, guest_arch, native, environ, home)
     caller = Limactl(executable, home, environ, accelerator.qemu_environ(guest_arch))
     return Host(caller, version, kind, guest_arch, accelerator)
 

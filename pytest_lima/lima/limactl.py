@@ -18,7 +18,7 @@ from pytest_lima.errors import (
     StartError,
     TemplateError,
 )
-from pytest_lima.lima import messages, process
+from pytest_lima.lima import causes, messages, process
 from pytest_lima.lima.info import InstanceInfo, parse
 
 MINIMUM = (2, 0, 0)
@@ -107,8 +107,9 @@ class Limactl:
             TemplateError: limactl can't read it.
         """
         done = self.run("template", "copy", "--embed-all", source, "-")
+        otherwise = "see `limactl create --list-templates`, or check the file"
         self._check(done, TemplateError, f"the template {source} can't be used",
-                    "see `limactl create --list-templates`, or check the file")  # fmt: skip
+                    causes.remedy(done.stderr, otherwise))  # fmt: skip
         return done.stdout
 
     def create(self, name: str, template: Path, *edits: str, timeout: float) -> None:
@@ -118,15 +119,15 @@ class Limactl:
             StartError: It could not be made; what is left of it still has to be deleted.
         """
         done = self.run("create", f"--name={name}", *edits, str(template), timeout=timeout)
-        remedy = f"check the template's images and options; it was {template}"
-        if "expected digest" in done.stderr:
-            downloads = _downloads(self.env)
-            remedy = f"correct the template's digest, or remove the download below {downloads}"
         # Its exit status alone is no instance.
         made = done.ok and (self.home / name / "lima.yaml").exists()
         if not made:
-            raise StartError(f"limactl could not create {name}", ran=" ".join(done.argv),
-                             seen=complaint(done), remedy=remedy)  # fmt: skip
+            raise StartError(
+                f"limactl could not create {name}",
+                ran=" ".join(done.argv),
+                seen=complaint(done),
+                remedy=self._remedy(done, template),
+            )
 
     def start(self, name: str, log: Path, timeout: float) -> process.Child:
         """Begin to start an instance, with limactl's output in ``log``.
@@ -204,6 +205,15 @@ class Limactl:
 
     def _argv(self, *args: str) -> list[str]:
         return [self.path, "--tty=false", "--log-format=json", *args]
+
+    def _remedy(self, done: process.Completed, template: Path) -> str:
+        if done.returncode is None:
+            return "a download may need longer: raise --lima-timeout, or run limactl by hand once"
+        said = complaint(done)
+        if "expected digest" in said:
+            downloads = _downloads(self.env)
+            return f"correct the template's digest, or remove the download below {downloads}"
+        return causes.remedy(said, f"see what limactl says; it was given {template}")
 
     def _check(
         self, done: process.Completed, kind: type[LimaError], what: str, remedy: str

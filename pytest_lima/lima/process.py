@@ -152,18 +152,32 @@ class Companion:
         self.release()
 
 
-def run(argv: Sequence[str], *, env: Mapping[str, str], timeout: float) -> Completed:
+def run(
+    argv: Sequence[str], *, env: Mapping[str, str], timeout: float, given: bytes = b""
+) -> Completed:
     """Run ``argv`` to its end or for ``timeout`` seconds, then end its process group.
+
+    Args:
+        argv: The program and its arguments.
+        env: Its whole environment.
+        timeout: Seconds until it is ended.
+        given: What it reads from its standard input.
 
     Raises:
         OSError: It could not be started.
     """
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+    with (
+        tempfile.TemporaryFile() as read,
+        tempfile.TemporaryFile() as out,
+        tempfile.TemporaryFile() as err,
+    ):
+        read.write(given)
+        read.seek(0)
         popen = subprocess.Popen(
             list(argv),
             env=dict(env),
             cwd=_directory(),
-            stdin=subprocess.DEVNULL,
+            stdin=read,
             stdout=out,
             stderr=err,
             start_new_session=True,

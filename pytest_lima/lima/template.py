@@ -116,7 +116,7 @@ def fill(
     filled["portForwards"] = [*filled["portForwards"], _FORWARD_NOTHING]
     text = _dump(filled)
     # The sockets too: an engine that the template brings leaves no trace in the text.
-    decisive = (text, spec.set, spec.param, sorted(sockets.items()))
+    decisive = (text, spec.set, spec.param, sorted(sockets.items()), emulated)
     key = hashlib.sha256(repr(decisive).encode()).hexdigest()
     provision = tuple((str(entry.get("mode", "system")), str(entry.get("script") or ""))
                       for entry in filled["provision"])  # fmt: skip

@@ -1,4 +1,4 @@
-"""Whether an instance still lives: its VM's process, its host agent, its kernel.
+"""Whether an instance still lives: its VM's process, its host agent, its accelerator, its kernel.
 
 Asked before each command, and twice a second by a thread, so that what waits for a dead guest
 learns of it within two seconds and not by its own timeout.
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pytest_lima import realfiles
 from pytest_lima.errors import InstanceDiedError, LimaError
-from pytest_lima.lima import identity, logs
+from pytest_lima.lima import causes, evidence, identity, logs
 from pytest_lima.lima.identity import Identity
 from pytest_lima.realsockets import RealSocket
 
@@ -40,6 +40,9 @@ class Vitals:
         self._console = logs.console(folder)
         self._scanned = logs.size(self._console)
         self._panic = ""
+        self._agent_log = folder / logs.HOST_AGENT
+        self._heard = 0
+        self._stopped = ""
         self._oom_kills = _oom_kills()
         self._lock = threading.Lock()
 
@@ -52,6 +55,8 @@ class Vitals:
                 return f"the {what}'s process {process.pid} is gone{hint}"
         if "VM" not in self._processes:
             return "it has no process"
+        if self._stopped:
+            return f"QEMU has stopped it: {self._stopped.splitlines()[0]}"
         return self._panic or None
 
     def check(self, reason: LimaError | None = None) -> None:
@@ -66,8 +71,11 @@ class Vitals:
         raise InstanceDiedError(
             f"the VM {self._name} has died: {cause}",
             seen=logs.tail(self._console, 5) or "nothing on its console",
-            remedy="look at its console for a panic, at the host's memory for an OOM kill; "
-            "--lima-recreate=1 gives later tests a new VM",
+            remedy=causes.remedy(
+                self._stopped,
+                "look at its console for a panic, at the host's memory for an OOM kill; "
+                "--lima-recreate=1 gives later tests a new VM",
+            ),
             log=self._console,
         ) from reason
 
@@ -81,8 +89,13 @@ class Vitals:
         self.check()
 
     def look_at_console(self) -> None:
-        """Take in what it has printed since the last look."""
+        """Take in what it has printed since the last look, and what QEMU has said."""
         with self._lock:
+            heard = logs.size(self._agent_log)
+            if heard != self._heard:
+                self._heard = heard
+                found = evidence.accelerator_failure(self._agent_log.parent)
+                self._stopped = found or self._stopped
             size = logs.size(self._console)
             if size < self._scanned:
                 self._scanned = 0  # emptied by a new start

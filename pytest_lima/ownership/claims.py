@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from pytest_lima import realtime
-from pytest_lima.errors import LimaError
+from pytest_lima.errors import AcceleratorError, LimaError
 from pytest_lima.lima import paths
 from pytest_lima.lima.identity import Identity, this_process
 from pytest_lima.lima.limactl import Limactl
@@ -180,6 +180,8 @@ class Claims:
             record = replace(record, state=FAILED, keep=False, failed=True,
                              failure=failures.to_plain(error))  # fmt: skip
             keep = keeping.wanted(record, self._settings)
+            if self._settings.accel == "auto" and isinstance(error, AcceleratorError):
+                keep = False  # another takes its place, emulated
             self._ledger.write(keeping.kept(record, self._settings) if keep else record)
             return KEEP if keep else DELETE
 

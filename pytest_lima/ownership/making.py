@@ -11,7 +11,7 @@ from pytest_lima.boot import Boot
 from pytest_lima.booted import Booted
 from pytest_lima.errors import LimaError, StartError
 from pytest_lima.instance import Instance
-from pytest_lima.lima import paths
+from pytest_lima.lima import causes, paths
 from pytest_lima.lima.identity import free_memory
 from pytest_lima.observer import Observer
 from pytest_lima.ownership import starting
@@ -175,5 +175,5 @@ def _system_errors_told(name: str) -> Iterator[None]:
         raise StartError(
             f"{name} could not be made ready: the system refused something",
             seen=str(error),
-            remedy="make room, or mend whatever that names",
+            remedy=causes.remedy(str(error), "see to the file or limit that this names"),
         ) from error

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pytest_lima.errors import LimaError
+from pytest_lima.errors import AcceleratorError, LimaError
 from pytest_lima.guest import ssh
 from pytest_lima.instance import Instance
 from pytest_lima.lima import host, paths, template
@@ -121,6 +121,13 @@ class Pool:
             LimaError: Whatever kept it from being ready; nothing of it is left.
         """
         order = self._order(spec, "")
+        try:
+            return self._acquire(order)
+        except AcceleratorError as error:
+            order = self._emulated(order, error)
+        return self._acquire(order)
+
+    def _acquire(self, order: Order) -> Instance:
         key = order.filled.key
         if key not in self._members:
             self._sweep()
@@ -135,7 +142,7 @@ class Pool:
         """
         order = self._order(spec, paths.instance_name(role))
         self._sweep()
-        return self._maker.alone(order)
+        return self._alone(order)[1]
 
     def create_fresh(self, spec: MachineSpec, wanted: int) -> Instance:
         """A machine that nobody else gets, from the standby if there is one.
@@ -149,7 +156,9 @@ class Pool:
         """
         order = self._order(spec, paths.instance_name())
         self._sweep()
-        instance = self._standby.take(order) or self._maker.alone(order)
+        instance = self._standby.take(order)
+        if instance is None:
+            order, instance = self._alone(order)
         self._standby.fill(order, wanted)
         return instance
 
@@ -219,6 +228,31 @@ class Pool:
         member = self._members[key]
         self._ending.give_back(member.order.name, member.instance, failed=member.failed)
         del self._members[key]
+
+    def _alone(self, order: Order) -> tuple[Order, Instance]:
+        """A machine that nobody else gets; the order too, as it was carried out."""
+        try:
+            return order, self._maker.alone(order)
+        except AcceleratorError as error:
+            order = self._emulated(order, error)
+        return order, self._maker.alone(order)
+
+    def _emulated(self, order: Order, error: AcceleratorError) -> Order:
+        """The same machine, emulated as all that follow it, where the accelerator isn't named.
+
+        Raises:
+            AcceleratorError: It is, with ``--lima-accel``.
+        """
+        broken = order.host.accelerator
+        if self._settings.accel != "auto" or not broken.is_hardware:
+            raise error
+        emulating = order.host.without_hardware(error.seen or error.what)
+        if emulating.accelerator.warning:
+            self._observer.warn(emulating.accelerator.warning)
+        for key, known in self._hosts.items():
+            if known.accelerator == broken and known.arch == emulating.arch:
+                self._hosts[key] = emulating
+        return self._order(order.spec, order.name)
 
     def _order(self, spec: MachineSpec, name: str) -> Order:
         machine = self.host(spec.vmtype, spec.arch)

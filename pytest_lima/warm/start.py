@@ -13,6 +13,7 @@ from pytest_lima import realtime
 from pytest_lima.boot import Boot
 from pytest_lima.booted import Booted
 from pytest_lima.errors import (
+    AcceleratorError,
     HostError,
     InstanceDiedError,
     LimaError,
@@ -98,6 +99,8 @@ def start(order: Order) -> Started:
                     return order.cold(_nothing) if refused else _cold_and_kept(order, store, key)
         try:
             return wake_up(order, golden)
+        except AcceleratorError:
+            raise  # a cold start would fail on it too, and what is kept is not at fault
         except (LimaError, OSError) as error:
             store.remove(golden)
             if golden.disk_only and isinstance(error, ProvisionError):

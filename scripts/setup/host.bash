@@ -55,8 +55,12 @@ install_packages() {
 }
 
 apt_install() {
-	local policy=/usr/sbin/policy-rc.d package packages=()
-	apt-get update
+	local policy=/usr/sbin/policy-rc.d package packages=() pause
+	# On a machine that was just booted, apt-daily may have the lists, which apt doesn't wait for.
+	for pause in 5 10 20 40 60 0; do
+		if apt-get -o APT::Update::Error-Mode=any update; then break; fi
+		sleep "$pause"
+	done
 	for package in "$@"; do
 		# Debian 12 has the docker command only together with the daemon.
 		if [[ $package == docker-cli ]] && ! apt-cache show docker-cli >/dev/null 2>&1; then
@@ -70,7 +74,8 @@ apt_install() {
 		printf '#!/bin/sh\nexit 101\n' >"$policy"
 		chmod 755 "$policy"
 	fi
-	DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${packages[@]}"
+	DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 \
+		install --yes --no-install-recommends "${packages[@]}"
 }
 
 # Sets `python`: one that the user who runs the tests can read.

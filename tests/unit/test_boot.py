@@ -14,6 +14,7 @@ from pytest_lima import boot as boots
 from pytest_lima.boot import Boot
 from pytest_lima.booted import Booted
 from pytest_lima.errors import (
+    AcceleratorError,
     CommandError,
     HostKeyError,
     InstanceDiedError,
@@ -25,6 +26,7 @@ from pytest_lima.guest import pinning, power, readiness
 from pytest_lima.guest.commands import CommandResult, run
 from pytest_lima.guest.ssh import connect
 from pytest_lima.lima import engines, evidence, host, paths, template
+from pytest_lima.lima.accel import Accelerator
 from pytest_lima.settings import resolve
 from pytest_lima.spec import MachineSpec
 
@@ -266,3 +268,39 @@ def test_a_guest_that_ends_our_question_on_its_way_down_is_asked_again(tries, mo
     monkeypatch.setattr(power, "reboot", lambda connection: connection.close())
     with pytest.raises(ReadyTimeoutError, match="no SSH after the reboot within"):
         tries.reboot(boot, timeout=0.5)
+
+
+def test_an_accelerator_that_fails_ends_the_boot_at_once(tries) -> None:
+    boot = tries.create()
+    boot._host = replace(boot._host, accelerator=Accelerator("kvm"))
+    (boot._dir / "ha.stderr.log").write_text(
+        '{"level": "debug", "msg": "qemu[stderr]: KVM internal error. Suberror: 1"}\n'
+        '{"level": "debug", "msg": "qemu[stderr]: RAX=0000000000000000"}\n'
+    )
+    with pytest.raises(AcceleratorError) as caught:
+        boot._check_alive()
+    assert caught.value.seen == "KVM internal error. Suberror: 1"
+    assert "--lima-accel=tcg" in (caught.value.remedy or "")
+    # Emulation has none: whatever says so, nothing else can be tried.
+    boot._host = replace(boot._host, accelerator=Accelerator("tcg"))
+    with pytest.raises(StartError) as other:
+        boot._check_alive()
+    assert type(other.value) is StartError
+
+
+@pytest.mark.parametrize(
+    ("cause", "kind", "remedy"),
+    [
+        ("its disk could not be written: no space left on device", StartError, "free disk space"),
+        ("QEMU could not go on with the guest: internal-error", AcceleratorError, "another host"),
+    ],
+)
+def test_a_guest_that_qemu_has_stopped_is_not_waited_for(tries, cause, kind, remedy) -> None:
+    boot = tries.create()
+    boot._host = replace(boot._host, accelerator=Accelerator("kvm"))
+    boot._standstill.cause = lambda: cause
+    with pytest.raises(kind) as caught:
+        boot._check_alive()
+    assert type(caught.value) is kind
+    assert caught.value.seen == cause
+    assert remedy in (caught.value.remedy or "")

@@ -15,6 +15,7 @@ DEFAULTS: dict[str, Any] = {
     # QEMU
     "probe": 33,  # exit status of the accelerator's test guest, or "hang"
     "qemu_stderr": None,  # lines that QEMU says before it ends at once
+    "kvm_fails": None,  # lines that QEMU says unless it emulates; it stays, and no guest boots
     "boot_seconds": 0.0,  # until sshd answers
     "panics": 0,  # in how many boots of an instance its kernel panics
     "panic": [],  # and what it says then

@@ -8,6 +8,8 @@ import pytest
 
 from pytest_lima.lima import engines
 
+WAITING = "-o DPkg::Lock::Timeout=300"
+UPDATE = f"apt-get {WAITING} -o APT::Update::Error-Mode=any update -q"
 SH = shutil.which("dash") or "/bin/sh"
 
 
@@ -61,12 +63,12 @@ def _link(tmp_path: Path, *names: str) -> None:
 @pytest.mark.parametrize(
     ("manager", "engine", "installs"),
     [
-        ("apt-get", "docker", "install -q -y --no-install-recommends docker.io"),
+        ("apt-get", "docker", f"{WAITING} install -q -y --no-install-recommends docker.io"),
         ("dnf", "docker", "install -q -y moby-engine"),
         ("zypper", "docker", "-n install docker"),
-        ("apk", "docker", "add docker"),
+        ("apk", "docker", "--wait 300 add docker"),
         ("pacman", "docker", "-Sy --noconfirm docker"),
-        ("apt-get", "containerd", "install -q -y --no-install-recommends containerd"),
+        ("apt-get", "containerd", f"{WAITING} install -q -y --no-install-recommends containerd"),
         ("dnf", "containerd", "install -q -y containerd"),
     ],
 )
@@ -79,7 +81,40 @@ def test_a_stock_image_gets_the_distributions_package(
     calls = (stock_image / "calls").read_text().splitlines()
     # ann doesn't exist here, so the group can't be had; that is after the installation.
     assert f"{manager} {installs}" in calls, done.stderr
-    assert (manager == "apt-get") == ("apt-get update -q" in calls)
+    assert (manager == "apt-get") == (UPDATE in calls)
+
+
+@pytest.mark.parametrize("manager", ["apt-get", "dnf", "zypper", "apk", "pacman"])
+def test_a_busy_first_boot_is_waited_for(stock_image: Path, tool, manager: str) -> None:
+    _link(stock_image, "mkdir")
+    tool("sleep", f'echo "sleep $*" >>{stock_image}/calls')
+    # As apt does whose lists are locked, pacman, or any of them without network.
+    tool(
+        manager,
+        f"""echo x >>{stock_image}/tries
+        while read -r _; do set -- "$@" x; done <{stock_image}/tries
+        case $* in *"x x x x x"*) exit 0;; esac
+        echo 'Could not get lock' >&2; exit 100""",
+    )
+    done = provision("docker", stock_image)
+    assert done.returncode == 0, done.stderr
+    calls = (stock_image / "calls").read_text().splitlines()
+    assert [call for call in calls if call.startswith("sleep")][:2] == ["sleep 5", "sleep 10"]
+    assert f"{manager} is tried again in 5 s" in done.stderr
+
+
+def test_a_package_that_is_not_there_is_not_waited_for(stock_image: Path, tool) -> None:
+    tool("sleep", f'echo "sleep $*" >>{stock_image}/calls')
+    tool("apt-get", "case $* in *update*) exit 0;; esac; exit 100")
+    assert provision("docker", stock_image).returncode != 0
+    assert not (stock_image / "calls").exists()
+
+
+def test_a_package_that_cannot_be_had_is_given_up(stock_image: Path, tool) -> None:
+    tool("sleep", f'echo "sleep $*" >>{stock_image}/calls')
+    tool("dnf", "exit 1")
+    assert provision("docker", stock_image).returncode != 0
+    assert len((stock_image / "calls").read_text().splitlines()) == 5
 
 
 def test_docker_goes_to_the_login_user_and_a_second_boot_changes_nothing(

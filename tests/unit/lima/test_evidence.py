@@ -27,6 +27,26 @@ def test_qemu_s_own_words_come_first(instance: Path) -> None:
     assert evidence.cause(instance) == "qemu[stderr]: Permission denied"
 
 
+def test_how_an_accelerator_has_failed(instance: Path) -> None:
+    assert evidence.accelerator_failure(instance) == ""
+    said = ["warning: host doesn't support requested feature", "KVM internal error. Suberror: 1",
+            "emulation failure", "RAX=0000000000000000 RBX=0"]  # fmt: skip
+    log = line("debug", "KVM internal error in a guest's own words")
+    log += "".join(line("debug", f"qemu[stderr]: {text}") for text in said)
+    (instance / logs.HOST_AGENT).write_text(log)
+    assert evidence.accelerator_failure(instance) == "KVM internal error. Suberror: 1"
+
+
+def test_warnings_do_not_hide_what_qemu_ended_of(instance: Path) -> None:
+    said = ["Could not open 'disk'", *["warning: a feature"] * 5]
+    (instance / logs.HOST_AGENT).write_text(
+        "".join(line("debug", f"qemu[stderr]: {text}") for text in said)
+    )
+    assert "Could not open 'disk'" in evidence.cause(instance)
+    (instance / logs.HOST_AGENT).write_text(line("debug", "qemu[stderr]: warning: a feature"))
+    assert "warning: a feature" in evidence.cause(instance)
+
+
 def test_who_said_nothing_has_no_cause(instance: Path) -> None:
     assert evidence.cause(instance) == ""
 

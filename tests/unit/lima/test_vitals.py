@@ -91,6 +91,20 @@ def test_what_was_there_before_does_not_count(tmp_path: Path, machine: object) -
     assert vitals.cause_of_death() is None
 
 
+def test_a_guest_that_its_accelerator_has_stopped_is_dead(tmp_path: Path, machine: object) -> None:
+    """QEMU stays, and so do its process and the host agent's."""
+    vitals = Vitals(tmp_path)
+    vitals.look()
+    log = tmp_path / "ha.stderr.log"
+    log.write_text('{"level":"debug","msg":"qemu[stderr]: KVM internal error. Suberror: 1"}\n')
+    with pytest.raises(InstanceDiedError, match=r"stopped it: KVM internal error. Suberror: 1"):
+        vitals.look()
+    log.write_text('{"level":"debug","msg":"of later"}\n')
+    with pytest.raises(InstanceDiedError) as caught:
+        vitals.look()
+    assert "--lima-accel=tcg" in (caught.value.remedy or "")
+
+
 def test_a_watch_tells_and_ends(
     tmp_path: Path, machine: dict[str, subprocess.Popen[bytes]], until: Callable[..., bool]
 ) -> None:

@@ -12,7 +12,14 @@ import pytest
 
 from pytest_lima.boot import Boot
 from pytest_lima.booted import Booted
-from pytest_lima.errors import HostError, InstanceDiedError, LimaError, ProvisionError, StartError
+from pytest_lima.errors import (
+    AcceleratorError,
+    HostError,
+    InstanceDiedError,
+    LimaError,
+    ProvisionError,
+    StartError,
+)
 from pytest_lima.guest.freeze import NotFrozenError
 from pytest_lima.guest.identity import Kept, NotKeptError
 from pytest_lima.lima.accel import Accelerator
@@ -179,6 +186,21 @@ def test_what_another_run_has_kept_anew_meanwhile_is_tried_once(
     steps = ["cold", "keep", "warm", "delete", "cold", "keep", "warm"]
     assert machine.steps == (steps if wakes_up else [*steps, "delete", "cold"])
     assert len(observer.all("warn")) == (0 if wakes_up else 1)
+
+
+@pytest.mark.parametrize("mode", ["auto", "warm"])
+def test_an_accelerator_that_fails_is_no_fault_of_what_is_kept(
+    machine: Machine, observer: Recorder, mode: str
+) -> None:
+    machine.start()
+    machine.warm = AcceleratorError("the VM pl-1 did not start", seen="KVM internal error")
+    with pytest.raises(AcceleratorError):
+        machine.start(mode=mode)
+    assert machine.steps == ["cold", "keep", "warm"]
+    machine.warm = None
+    machine.start()
+    assert machine.steps[-1] == "warm"
+    assert observer.all("warn") == []
 
 
 def test_where_warm_was_asked_for_that_is_an_error(machine: Machine, observer: Recorder) -> None:
