@@ -6,7 +6,9 @@ it is frozen.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import tarfile
 import time
 import types
@@ -16,12 +18,12 @@ import pytest
 
 from pytest_lima.cli import main
 from pytest_lima.guest import freeze
-from pytest_lima.lima import host
+from pytest_lima.lima import host, paths
 from pytest_lima.warm import clone
 
 MAC = """
 import types
-from pytest_lima.lima import host
+from pytest_lima.lima import host, paths
 host.sys = types.SimpleNamespace(platform="darwin")
 """
 SUITE = """
@@ -129,6 +131,55 @@ def test_a_clone_that_does_not_boot_starts_cold_with_one_warning_and_is_kept_ane
     assert "the VM pl-" in told and "did not start" in told
     [anew] = kept(fake_lima)
     assert tarfile.is_tarfile(anew / "disk")
+    fake_lima.assert_clean()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EMFILE, errno.ENOMEM, errno.EIO])
+def test_what_the_host_keeps_from_booting_stays_and_is_used_by_the_next(
+    pytester: pytest.Pytester, fake_lima, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    pytester.runpytest().assert_outcomes(passed=1)
+    [golden] = kept(fake_lima)
+    before = (golden / "golden.json").read_text(), golden.stat().st_ino
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(clone, "lay_out", refuse)
+        result = pytester.runpytest()
+    result.assert_outcomes(passed=1)
+    told = result.stdout.str()
+    assert told.count("could not wake up and starts cold") == told.count("lima warning") == 1
+    assert os.strerror(number) in told and "what is kept stays" in told
+    assert kept(fake_lima) == [golden]
+    assert ((golden / "golden.json").read_text(), golden.stat().st_ino) == before
+    result = pytester.runpytest()
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*booting a clone*"])
+    result.stdout.no_fnmatch_line("*warning*")
+    fake_lima.assert_clean()
+
+
+def test_a_full_state_directory_fails_no_start(
+    pytester: pytest.Pytester, fake_lima, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The phases in it are for people."""
+    pytester.runpytest().assert_outcomes(passed=1)
+    before = kept(fake_lima)
+    write = paths.write_whole
+
+    def full(path: Path, text: str) -> None:
+        if path.suffix == ".phase":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, text)
+
+    monkeypatch.setattr(paths, "write_whole", full)
+    result = pytester.runpytest()
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*booting a clone*"])
+    result.stdout.no_fnmatch_line("*warning*")
+    assert kept(fake_lima) == before
     fake_lima.assert_clean()
 
 
