@@ -11,7 +11,9 @@ import sys
 import threading
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
+import filelock
 import pytest
 
 from pytest_lima.errors import HostError
@@ -108,13 +110,25 @@ def test_nothing_is_written_or_forgotten_while_another_decides(
             change()
 
 
-def test_a_lock_that_one_thread_takes_another_may_release(ledger: Ledger, tmp_path: Path) -> None:
-    """As a generator that is closed by another thread does."""
-    held = ledger.lock()
-    held.__enter__()
+def test_a_lock_that_one_thread_takes_another_may_release(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a generator that another thread closes; something may hold on to its frame."""
+    monkeypatch.setattr(ledgers, "_LOCK_TIMEOUT", 0.2)
+    make, made = filelock.FileLock, []
+
+    def noted(*args: Any, **options: Any) -> filelock.BaseFileLock:
+        made.append(make(*args, **options))
+        return made[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(filelock, "FileLock", noted)
+        held = ledger.lock()
+        held.__enter__()
     thread = threading.Thread(target=held.__exit__, args=(None, None, None))
     thread.start()
     thread.join()
+    assert made
     with Ledger(tmp_path / "instances").lock():
         pass
 
