@@ -9,6 +9,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
+import signal
+import subprocess
+import sys
 import tarfile
 import time
 import types
@@ -324,6 +328,43 @@ def test_workers_that_want_the_same_start_one_of_them_cold(
     assert {path.name for path in pytester.path.glob("*-boots")} == {"1-boots", "2-boots"}
     assert len(fake_lima.calls("create")) == 1
     assert len(kept(fake_lima)) == 1
+    fake_lima.assert_clean()
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from pytest_lima.warm.store import Store
+
+def wait(done):
+    raise AssertionError
+
+with Store(Path(sys.argv[1])).building(sys.argv[2], wait):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_who_starts_the_same_and_does_not_come_to_an_end_is_named(
+    pytester: pytest.Pytester, fake_lima
+) -> None:
+    pytester.runpytest().assert_outcomes(passed=1)
+    [golden] = kept(fake_lima)
+    shutil.rmtree(golden)
+    argv = [sys.executable, "-c", HOLDER, str(fake_lima.home), golden.name]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+        holder.send_signal(signal.SIGSTOP)
+        result = pytester.runpytest("--lima-timeout=1")
+        result.assert_outcomes(errors=1)
+        result.stdout.fnmatch_lines([
+            f"*waiting for another run that starts the same VM: process {holder.pid}*",
+            "*another run has been starting the same VM for 1 s*",
+            f"*seen: process {holder.pid} for *{golden.name}*",
+            f"*do: end or continue process {holder.pid}, which may be suspended*",
+        ])  # fmt: skip
+        holder.kill()
+    pytester.runpytest().assert_outcomes(passed=1)
     fake_lima.assert_clean()
 
 
