@@ -89,7 +89,7 @@ class Boot:
             self._name, folder / evidence.START_LOG, self._timeout
         )
         try:
-            booted = self._make_ready(self._child, folder)
+            booted = self._timed(self._make_ready(self._child, folder))
             try:
                 then(booted)
             except BaseException:
@@ -114,10 +114,17 @@ class Boot:
         Raises:
             InstanceDiedError: The VM died on the way.
             ProvisionError: A provision script failed this time.
-            ReadyTimeoutError: Not ready within ``timeout`` seconds, by default the first boot's.
+            ReadyTimeoutError: Not ready within ``timeout`` seconds, or those of ``power.patience``.
         """
+        patience = power.patience(
+            timeout, booted.cold_seconds, self._host.accelerator.timeout_factor, self._timeout
+        )
         self._begun = realtime.monotonic()
-        self._deadline = self._begun + (timeout or self._timeout)
+        self._deadline = self._begun + patience.seconds
+        with patience.explained(self._name):
+            return self._reboot(booted)
+
+    def _reboot(self, booted: Booted) -> Booted:
         before, was = power.boot_id(booted.connection), booted.booted_as
         if self._name not in booted.booted_as:
             booted = replace(booted, booted_as=(*booted.booted_as, self._name))
@@ -158,6 +165,10 @@ class Boot:
         return replace(
             booted, keys=keys, login=Login.of(connection), forward=forward, seconds=seconds
         )
+
+    def _timed(self, booted: Booted) -> Booted:
+        """With how long its boot has taken, for what is kept of it."""
+        return replace(booted, cold_seconds=realtime.monotonic() - self._begun)
 
     def _make_ready(self, child: process.Child, folder: Path) -> Booted:
         waiting = self._waiting()

@@ -28,6 +28,8 @@ class Booted:
         seconds: From ``limactl create`` to ready.
         booted_as: The instances that it has booted as, in that order. It is another's at first
             where its memory is.
+        cold_seconds: How long its boot took when it last was seen to boot from nothing, which one
+            that wakes up wasn't; None where that isn't known.
     """
 
     info: InstanceInfo
@@ -38,6 +40,7 @@ class Booted:
     starting: process.Child | None
     seconds: float
     booted_as: tuple[str, ...]
+    cold_seconds: float | None = None
 
     @property
     def connection(self) -> Connection:

@@ -77,7 +77,8 @@ class Machine:
         """Reboot the guest; returns when it is as ready as after its start.
 
         Args:
-            timeout: Seconds; by default those of the first boot.
+            timeout: Seconds; by default three times those of its cold boot, 60 at least, and
+                never more than a boot may take.
 
         Raises:
             ProvisionError: A provision script failed at this boot (Lima runs them at each).

@@ -34,6 +34,10 @@ class NotKeptError(LimaError):
     """No guest of this kind can be kept by its memory."""
 
 
+class NotItselfError(StartError):
+    """A guest that woke up isn't the one that was kept, or can't be made one of its own."""
+
+
 @dataclass(frozen=True)
 class Kept:
     """What is known of a guest whose memory is kept.
@@ -90,7 +94,8 @@ def wake(path: Path, kept: Kept, hostname: str, start: StartData, timeout: float
         Seconds that its clock seemed to be ahead then, the way back counted as nothing.
 
     Raises:
-        StartError: It isn't the kept guest, or it can't be made one of its own.
+        NotItselfError: It isn't the kept guest, or it can't be made one of its own.
+        StartError: It doesn't answer.
         NotYetError: Nothing listens there yet; it was asked for nothing.
     """
     wishes = {
@@ -103,7 +108,7 @@ def wake(path: Path, kept: Kept, hostname: str, start: StartData, timeout: float
     }
     facts = _asked(path, wishes, timeout)
     if problem := _problem(facts, kept):
-        raise StartError(
+        raise NotItselfError(
             "the guest did not wake up as it should", seen=problem, remedy=_SEE_CONSOLE
         )
     told = facts.get("time")

@@ -124,5 +124,9 @@ def template_file(home: Path, name: str) -> Path:
 def write_whole(path: Path, text: str) -> None:
     """Write a file that others may be reading: whole or not at all, even if we are killed."""
     half = path.with_name(f"{path.name}.{realfiles.pid()}-{threading.get_ident()}.tmp")
-    half.write_text(text)
-    half.replace(path)
+    try:
+        half.write_text(text)
+        half.replace(path)
+    except BaseException:
+        half.unlink(missing_ok=True)
+        raise

@@ -35,6 +35,10 @@ def prepare() -> None:
     import qemu.qmp  # noqa: F401
 
 
+class MigrationError(LimaError):
+    """QEMU has tried to write or to load a state, and says why that failed."""
+
+
 class Monitor:
     """A connection to one QEMU; a context manager. QEMU serves one at a time."""
 
@@ -105,7 +109,8 @@ class Monitor:
         """Run ``migrate`` or ``migrate-incoming`` and wait for its end.
 
         Raises:
-            LimaError: It failed, with QEMU's reason.
+            MigrationError: It failed, with QEMU's reason.
+            LimaError: QEMU did not begin with it, or is not done in time.
             InstanceDiedError: QEMU ended, which is how it reports a state it can't load; or a
                 ``migrate`` that took too long can't be cancelled.
         """
@@ -121,7 +126,8 @@ class Monitor:
                 self._cancel()
             raise
         if info["status"] != "completed":
-            raise self._error(command, str(info.get("error-desc") or info["status"]))
+            reason = str(info.get("error-desc") or info["status"])
+            raise self._error(command, reason, MigrationError)
 
     def lead_ssh_to(self, port: int, guest: str) -> None:
         """Let ``port`` of this host lead to port 22 of the guest's address ``guest``.

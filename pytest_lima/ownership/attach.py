@@ -47,7 +47,9 @@ def write_state(booted: Booted) -> None:
         "address": {**asdict(booted.address), "key": str(booted.address.key)},
         "sockets": booted.forward.targets if booted.forward else {},
         "keys_last": booted.keys.lasting,
+        "keys_from": booted.keys.source,
         "seconds": booted.seconds,
+        "cold_seconds": booted.cold_seconds,
         "booted_as": booted.booted_as,
     }
     paths.write_whole(paths.our_folder(booted.info.dir) / _FILE, json.dumps(state))
@@ -91,7 +93,7 @@ def attach(host: Host, folder: Path, ledger: Ledger, *, set_clock: bool) -> Boot
         login.close()
         raise
     return Booted(state.info, state.address, state.keys, login, forward, None, state.seconds,
-                  state.booted_as)  # fmt: skip
+                  state.booted_as, state.cold_seconds)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ class _State:
     sockets: dict[str, str]
     seconds: float
     booted_as: tuple[str, ...]
+    cold_seconds: float | None
 
 
 def _read_state(folder: Path) -> _State:
@@ -128,11 +131,13 @@ def _state(state: dict[str, Any], folder: Path) -> _State:
     return _State(
         InstanceInfo(**{**state["info"], "dir": folder}),
         Address(**{**state["address"], "key": Path(state["address"]["key"])}),
-        replace(keys, lasting=state.get("keys_last", True)),
+        replace(keys, lasting=state.get("keys_last", True),
+                source=str(state.get("keys_from", keys.source))),
         dict(state["sockets"]),
         float(state["seconds"]),
         tuple(state.get("booted_as", (folder.name,))),
-    )
+        None if (cold := state.get("cold_seconds")) is None else float(cold),
+    )  # fmt: skip
 
 
 def _log_in(state: _State, folder: Path, waiting: Waiting, hold: Hold) -> Connection:

@@ -6,9 +6,9 @@ look at the records: starting, waiting and deleting go on outside of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 from pytest_lima import realtime
 from pytest_lima.errors import AcceleratorError, LimaError
@@ -82,20 +82,24 @@ class Claims:
                 return True
             return False
 
-    def take_over(self, name: str, *, dead: bool, most: int | None = None) -> bool:
+    def take_over(
+        self, name: str, *, dead: bool, most: int | None = None, seen: Record | None = None
+    ) -> bool:
         """The right to make an instance anew, unless somebody living is at it already.
 
         Args:
             name: Of the instance.
             dead: Its VM was seen to be.
             most: How often that may be done; None: as often as it is needed.
+            seen: Its record before its VM was looked at: what others have made anew since then
+                is another VM.
         """
         mine = this_process()
         with self._ledger.lock():
             record = self._ledger.read(name)
-            if record is None or record.state == ENDING:
+            if record is None or record.state == ENDING or record.is_taken_from(mine):
                 return False
-            if record.state == STARTING and record.starter.alive() and record.starter != mine:
+            if seen is not None and record.made != seen.made:
                 return False
             spent = most is not None and record.recreated >= most
             if spent or (record.state == READY and not dead):
@@ -132,28 +136,50 @@ class Claims:
             record = self._ledger.read(name)
             if record is None:
                 record = self._new(name, name, facts, limactl, shared=False)
-            _refuse_others(record, mine, what)
+            failures.refuse_others(record, mine, what)
             begun = record.leased(mine)
             self._ledger.write(replace(
                 begun, state=STARTING, starter=mine, label=self._run.label, keep=False, failure=None
             ))  # fmt: skip
 
-    def require_alone(self, name: str, what: str) -> None:
-        """Nobody else may use what is about to stand still.
+    @contextmanager
+    def standing_still(self, name: str, what: str) -> Iterator[None]:
+        """Have an instance alone; who comes for it meanwhile waits until it runs on.
+
+        Args:
+            name: Of the instance.
+            what: What is done with it, for the error.
 
         Raises:
-            LimaError: Others do.
+            LimaError: Others use it.
         """
-        record = self._ledger.read(name)
-        if record is not None:
-            _refuse_others(record, this_process(), what)
+        mine = this_process()
+        with self._ledger.lock():
+            record = self._ledger.read(name)
+            if record is not None:
+                failures.refuse_others(record, mine, what)
+                still = replace(record, state=STARTING, starter=mine, label=self._run.label)
+                self._ledger.write(still if record.state == READY else record)
+        try:
+            yield
+        finally:
+            if record is not None and record.state == READY:
+                self.stopped(name)
 
     def ready(self, name: str) -> None:
-        """What we have started is ready; those who wait may join."""
-        self._update(name, state=READY)
+        """What we have started is ready; those who wait may join.
+
+        Raises:
+            LimaError: Somebody has taken it meanwhile, to remove it.
+        """
+        with self._ledger.lock():
+            record = self._ledger.read(name)
+            if record is None or record.state == ENDING or record.starter != this_process():
+                raise failures.removed(name, record)
+            self._ledger.write(replace(record, state=READY))
 
     def stopped(self, name: str) -> None:
-        """What we have stopped, or tried to, may be joined; unless somebody removes it by now."""
+        """What we have stopped, or had stand still, may be joined; unless it is removed by now."""
         with self._ledger.lock():
             record = self._ledger.read(name)
             if record and (record.state, record.starter) == (STARTING, this_process()):
@@ -167,15 +193,17 @@ class Claims:
             error: What went wrong; None when we were interrupted, which is nobody else's.
 
         Returns:
-            What to do with what is left of it: ``keep`` or ``delete``.
+            What to do with what is left of it: ``keep`` or ``delete``. The latter also where
+            somebody else is removing it, who may be done before our last step was.
         """
+        mine = this_process()
         with self._ledger.lock():
             record = self._ledger.read(name)
-            if record is None:
+            if record is None or record.is_taken_from(mine):
                 return DELETE
-            record = record.released(this_process())
-            if error is None:
-                self._ledger.write(replace(record, state=ENDING))
+            record = record.released(mine)
+            if error is None or record.state == ENDING:
+                self._ledger.mark_ending(record, mine)
                 return DELETE
             record = replace(record, state=FAILED, keep=False, failed=True,
                              failure=failures.to_plain(error))  # fmt: skip
@@ -189,8 +217,10 @@ class Claims:
         """Nothing is left of what had failed; its error is, for others of this run."""
         with self._ledger.lock():
             record = self._ledger.read(name)
-            lasting = record is not None and record.state == FAILED and record.shared
-            if not (lasting and record and (self._run.many or record.holders)):
+            if record is None or record.is_taken_from(this_process()):
+                return
+            lasting = record.state == FAILED and record.shared
+            if not (lasting and (self._run.many or record.holders)):
                 self._ledger.forget(name)
 
     def release(self, name: str, *, failed: bool) -> str:
@@ -212,9 +242,11 @@ class Claims:
             if record.state == FAILED and record.keep:
                 self._ledger.write(record)
                 return SHARED  # left behind already, when it failed
-            if record.state == ENDING:
-                # Ours: an interrupt came in between. Another's: let it.
-                return DELETE if record.starter == mine else SHARED
+            if record.state == ENDING and record.starter == mine:
+                return DELETE  # an interrupt came in between
+            if record.state == ENDING or record.is_taken_from(mine):
+                self._ledger.write(record)
+                return SHARED
             if record.holders or self._others_may_want(record, mine):
                 self._ledger.write(record)
                 return SHARED
@@ -238,12 +270,6 @@ class Claims:
             if record is not None:
                 self._ledger.write(record.released(this_process()))
 
-    def _update(self, name: str, **changes: Any) -> None:
-        with self._ledger.lock():
-            record = self._ledger.read(name)
-            if record is not None:
-                self._ledger.write(replace(record, **changes))
-
     def _new(
         self, name: str, key: str, facts: Mapping[str, str], limactl: Limactl, *, shared: bool
     ) -> Record:
@@ -266,15 +292,3 @@ class Claims:
         look = self._ledger.joined if controlled else self._ledger.members
         others = [one for one in look(self._run.id) if one != mine]
         return self._settings.share == "run" and bool(others)
-
-
-def _refuse_others(record: Record, mine: Identity, what: str) -> None:
-    """Raise unless this process is the only one that has to do with an instance."""
-    others = {one for one in record.holders if one != mine}
-    if record.state == ENDING and record.starter != mine and record.starter.alive():
-        others.add(record.starter)
-    if others:
-        raise LimaError(
-            f"{record.name} can't be {what}: {len(others)} other processes use it",
-            remedy="ask for a VM of the test's own, with lima_fresh or fresh=True",
-        )

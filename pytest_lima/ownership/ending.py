@@ -11,6 +11,7 @@ from pathlib import Path
 from pytest_lima.errors import CleanupError, LimaError
 from pytest_lima.instance import Instance
 from pytest_lima.lima import host
+from pytest_lima.lima.limactl import Limactl
 from pytest_lima.ownership import removal
 from pytest_lima.ownership.claims import DELETE, SHARED, STOP, Claims
 from pytest_lima.ownership.ledger import Ledger
@@ -96,10 +97,13 @@ class Ending:
         Raises:
             LimaError: Something of it is left.
         """
-        limactl = host.caller(record.limactl, record.home, self._environ)
-        with _told_of(record.name):
-            removal.remove_for_good(limactl, record.name, self._warn)
-            self._claims.settle(record.name)
+        self.discard_made(host.caller(record.limactl, record.home, self._environ), record.name)
+
+    def discard_made(self, limactl: Limactl, name: str) -> None:
+        """The same of one that this process has made, whether it still has a record or not."""
+        with _told_of(name):
+            removal.remove_for_good(limactl, name, self._warn)
+            self._claims.settle(name)
 
     def finish_run(self, stays: Collection[str] = ()) -> list[LimaError]:
         """Of this run, keep or delete what nobody holds and nobody will want any more.

@@ -6,9 +6,14 @@ import contextlib
 from typing import Any
 
 from pytest_lima import errors
-from pytest_lima.errors import LimaError, ReadyTimeoutError
+from pytest_lima.errors import LimaError, ReadyTimeoutError, StartError
 from pytest_lima.lima import identity
+from pytest_lima.lima.identity import Identity
 from pytest_lima.ownership.record import Record
+
+
+class RemovedError(StartError):
+    """Another process has taken an instance away while this one made it."""
 
 
 def who(record: Record) -> str:
@@ -29,11 +34,32 @@ def failure_of(record: Record) -> LimaError:
 
 
 def to_plain(error: LimaError) -> dict[str, Any]:
-    """An error as it is stored in a record."""
+    """An error as it is stored in a record; one of a kind of ours alone as the public one."""
+    public = next(kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
     return {
-        "kind": type(error).__name__, "what": error.what, "ran": error.ran, "seen": error.seen,
+        "kind": public.__name__, "what": error.what, "ran": error.ran, "seen": error.seen,
         "remedy": error.remedy, "log": error.log,
     }  # fmt: skip
+
+
+def removed(name: str, record: Record | None) -> RemovedError:
+    """The error of a process that has lost what it was making.
+
+    Args:
+        name: Of the instance.
+        record: What the ledger has of it by now.
+    """
+    seen = "its record is gone"
+    if record is not None:
+        pid = record.starter.pid
+        seen = f"process {pid} has it now, to be {record.state}: " + (
+            " ".join(identity.command_line(pid)) or "which is gone"
+        )
+    return RemovedError(
+        f"{name} was removed while it was being started",
+        seen=seen,
+        remedy="run the tests again, with no `pytest-lima prune --all` beside them",
+    )
 
 
 def waited_too_long(record: Record, seconds: float, phase: str) -> ReadyTimeoutError:
@@ -44,3 +70,21 @@ def waited_too_long(record: Record, seconds: float, phase: str) -> ReadyTimeoutE
         seen=f"it is {phase or 'at its beginning'}; {' '.join(identity.command_line(pid))}",
         remedy=f"end or continue process {pid}, which may be suspended",
     )
+
+
+def refuse_others(record: Record, process: Identity, what: str) -> None:
+    """Raise unless ``process`` is the only one that has to do with an instance.
+
+    Raises:
+        LimaError: Others use it, or are at work on it; says which.
+    """
+    others = {one for one in record.holders if one != process}
+    if record.is_taken_from(process):
+        others.add(record.starter)
+    if others:
+        raise LimaError(
+            f"{record.name} can't be {what}: {len(others)} other processes use it",
+            seen="; ".join(f"process {pid}: {' '.join(identity.command_line(pid))}"
+                           for pid in sorted(one.pid for one in others)),
+            remedy="ask for a VM of the test's own, with lima_fresh or fresh=True",
+        )  # fmt: skip

@@ -23,6 +23,7 @@ from pytest_lima.ownership.making import Maker
 from pytest_lima.ownership.record import FAILED, Record
 from pytest_lima.ownership.run import Run
 from pytest_lima.ownership.starting import Order
+from pytest_lima.ownership.states import States
 from pytest_lima.ownership.waiting import await_ready
 from pytest_lima.settings import Settings
 
@@ -79,8 +80,10 @@ class Joiner:
         Raises:
             LimaError: Whatever kept the new one from being ready.
         """
+        seen = self._ledger.read(order.name)
         dead = Vitals(instance.dir).cause_of_death() is not None
-        if self._claims.take_over(order.name, dead=dead, most=self._settings.recreate):
+        most = self._settings.recreate
+        if self._claims.take_over(order.name, dead=dead, most=most, seen=seen):
             self._observer.warn(f"{order.name} has died and is made anew")
             instance.replace(*self._maker.boot(order, starting.start_anew))
             return True
@@ -111,11 +114,11 @@ class Joiner:
         begun = realtime.monotonic()
         try:
             other_run = record.run != self._run.id
-            instance = Instance(order.host, *self._attached(order, set_clock=other_run))
+            attached = self._attached(order, set_clock=other_run)
         except LimaError as error:
             return self._mend(record, order, error)
         self._observer.joined(order.name, realtime.monotonic() - begun)
-        return instance
+        return Instance(order.host, *attached, States(order, self._maker))
 
     def _await_ready(self, record: Record, order: Order) -> bool:
         wait = order.timeout + _WAIT_MARGIN
@@ -134,7 +137,7 @@ class Joiner:
         if record.run == self._run.id or (others and not dead):
             self._claims.drop(record.name)
             raise error
-        if not self._claims.take_over(record.name, dead=True):
+        if not self._claims.take_over(record.name, dead=True, seen=record):
             return None
         if not dead or record.failed or not (folder / "disk").exists():
             self._observer.warn(f"{record.name} is replaced: {error.what}")

@@ -1,8 +1,9 @@
 """The ledger: a record of each instance of ours, written before limactl makes it.
 
-It lies in the user's state directory and is shared by all runs on this host. The lock on it is
-held for reading and writing a record, never for a boot, a test or a deletion. The one owner of
-filelock and platformdirs.
+It lies in the user's state directory and is shared by all runs on this host. No record is
+written or forgotten without the lock on it, and who decides by what a record says holds the
+lock from the reading to the writing. It is never held for a boot, a test, a deletion, or a
+question that somebody else has to answer. The one owner of filelock and platformdirs.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
@@ -18,8 +20,9 @@ from typing import TYPE_CHECKING
 
 from pytest_lima import realfiles, realtime
 from pytest_lima.errors import HostError
-from pytest_lima.lima import identity, paths
+from pytest_lima.lima import locks, paths
 from pytest_lima.lima.identity import Identity
+from pytest_lima.ownership import leftovers
 from pytest_lima.ownership import record as records_
 from pytest_lima.ownership.record import ENDING, Record
 
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 _LOCK_TIMEOUT = 60.0
 _LOCK_LOOK = 0.05
 _CREATE_TIMEOUT = 1800.0
+_JOIN_TRIES = 100
 # Longer than one that has just looked, and found nothing to wait for, takes to end.
 _WATCHER_TIMEOUT = 2.0
 
@@ -47,6 +51,7 @@ class Ledger:
             HostError: It can't be made, or isn't ours to write.
         """
         self._folder = folder or state_folder() / "instances"
+        self._writer = 0  # the thread that holds the lock
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -59,11 +64,20 @@ class Ledger:
     def lock(self) -> Iterator[None]:
         """Hold off everybody else, to look at records and to change them.
 
+        Whoever holds it may take it again.
+
         Raises:
             HostError: Somebody has held it for a minute; the message names the process.
         """
-        with self._locked("lock", _LOCK_TIMEOUT):
+        if self._writer == threading.get_ident():
             yield
+            return
+        with self._locked("lock", _LOCK_TIMEOUT):
+            self._writer = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._writer = 0
 
     @contextmanager
     def first_create(self, home: Path) -> Iterator[None]:
@@ -75,11 +89,12 @@ class Ledger:
         Raises:
             HostError: Another first create takes more than half an hour.
         """
-        if _is_set_up(home):
-            yield
-            return
-        name = "create-" + hashlib.sha256(str(home).encode()).hexdigest()[:16]
-        with self._locked(name, _CREATE_TIMEOUT):
+        with ExitStack() as alone:
+            if not _is_set_up(home):
+                name = "create-" + hashlib.sha256(str(home).encode()).hexdigest()[:16]
+                alone.enter_context(self._locked(name, _CREATE_TIMEOUT))
+                if _is_set_up(home):
+                    alone.close()  # by the one we have waited for
             yield
 
     @contextmanager
@@ -105,7 +120,8 @@ class Ledger:
 
     def write(self, record: Record) -> None:
         """Store a record; whole or not at all, even if we are killed."""
-        paths.write_whole(self._path(record.name), records_.to_text(record))
+        with self.lock():
+            paths.write_whole(self._path(record.name), records_.to_text(record))
 
     def mark_ending(self, record: Record, starter: Identity) -> Record:
         """Store that ``starter`` is about to delete an instance, if the disk has room for that.
@@ -118,24 +134,46 @@ class Ledger:
         return ending
 
     def read(self, name: str) -> Record | None:
-        """The record of an instance; None where there is none that can be read."""
+        """The record of an instance; None where there is none, or one that says nothing.
+
+        Raises:
+            HostError: There is one, but this process can't read it now.
+        """
         try:
             return records_.from_text(realfiles.read_text(self._path(name)))
-        except (OSError, ValueError):
+        except (FileNotFoundError, ValueError):
             return None
+        except OSError as error:
+            raise HostError(
+                f"the record of {name} can't be read",
+                seen=str(error),
+                remedy="mend what that names; of too many open files, close some: see `ulimit -n`",
+            ) from error
 
     def forget(self, name: str) -> None:
         """Remove the record of an instance that is gone."""
-        self._path(name).unlink(missing_ok=True)
-        self._phase(name).unlink(missing_ok=True)
-        # Nobody waits for it any more: the instance is gone, and its name never comes again.
-        for suffix in ("", ".holder"):
-            (self._folder / f"mend-{name}{suffix}").unlink(missing_ok=True)
+        with self.lock():
+            self._path(name).unlink(missing_ok=True)  # the first: see note_phase()
+            self._phase(name).unlink(missing_ok=True)
+            # Nobody waits for it any more: the instance is gone.
+            mend = self._folder / f"mend-{name}"
+            for path in (mend, mend.with_suffix(locks.SUFFIX)):
+                path.unlink(missing_ok=True)
+
+    def clear_leftovers(self) -> None:
+        """Remove what killed processes have left beside the records."""
+        with self.lock():
+            leftovers.clear(self._folder)
+            for run in leftovers.old_runs(self._folder):
+                self.members(run)
 
     def records(self) -> list[Record]:
         """All records that can be read."""
-        found = (self.read(path.stem) for path in sorted(self._folder.glob("*.json")))
-        return [record for record in found if record is not None]
+        found = []
+        for path in sorted(self._folder.glob("*.json")):
+            with suppress(OSError, ValueError):
+                found.append(records_.from_text(path.read_text(errors="replace")))
+        return found
 
     def unreadable(self) -> dict[Path, str]:
         """The files that can't be read as records, and why; they are left alone."""
@@ -150,8 +188,16 @@ class Ledger:
         return problems
 
     def note_phase(self, name: str, text: str) -> None:
-        """Let those who wait for an instance see how far it is."""
-        paths.write_whole(self._phase(name), text)
+        """Let those who wait for an instance see how far it is.
+
+        That is for people, and fails nothing: no boot for want of room, for one.
+        """
+        with suppress(OSError):
+            paths.write_whole(self._phase(name), text)
+            # Without the lock, which is not to be waited for here. So we look whether it was
+            # forgotten meanwhile: its record goes first.
+            if not self._path(name).exists():
+                self._phase(name).unlink(missing_ok=True)
 
     def phase(self, name: str) -> str:
         """How far an instance is that somebody else starts."""
@@ -166,25 +212,28 @@ class Ledger:
         Raises:
             OSError: The file system is full.
         """
-        folder = self._run(run)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        paths.write_whole(folder / str(process.pid), json.dumps(asdict(process)))
+        file = self._member(run, process)
+        for _ in range(_JOIN_TRIES):
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # The last of the others may just leave, and take the folder away.
+            with suppress(FileNotFoundError):
+                paths.write_whole(file, json.dumps(asdict(process)))
+                return
+        raise FileNotFoundError(f"{file.parent} is removed again and again")
 
     def leave(self, run: str, process: Identity) -> None:
         """Note that it won't any more."""
-        folder = self._run(run)
-        (folder / str(process.pid)).unlink(missing_ok=True)
-        try:
-            folder.rmdir()
-        except OSError:
-            pass  # others are in it, or it never was
+        file = self._member(run, process)
+        file.unlink(missing_ok=True)
+        with suppress(OSError):  # others are in it, or it never was
+            file.parent.rmdir()
 
     def members(self, run: str) -> list[Identity]:
         """The living processes that may yet want VMs of a run; the others are forgotten."""
         joined = self.joined(run)
         for one in joined:
-            if not one.alive():
-                (self._run(run) / str(one.pid)).unlink(missing_ok=True)
+            if not (one.alive() or one.elsewhere):
+                self.leave(run, one)
         return [one for one in joined if one.alive()]
 
     def joined(self, run: str) -> list[Identity]:
@@ -195,6 +244,8 @@ class Ledger:
             return []
         found = []
         for file in files:
+            if file.suffix == leftovers.HALF:
+                continue
             with suppress(OSError, ValueError, TypeError):  # it left just now
                 found.append(Identity(**json.loads(realfiles.read_text(file))))
         return found
@@ -212,15 +263,12 @@ class Ledger:
             if realtime.monotonic() > deadline:
                 raise _HeldError(
                     f"another process has held the ledger for {timeout:.0f} s",
-                    seen=_holder(path) or f"lock file {path}",
+                    seen=str(locks.holder_of(path) or f"lock file {path}"),
                     remedy="end or continue that process; it may be suspended",
                 )
             realtime.sleep(_LOCK_LOOK)  # as its own wait does, by a clock that tests can stop
         try:
-            # Beside it, as the lock's own file is emptied by whoever tries to take it. For people
-            # alone: a full disk must not keep us from deleting what would make room.
-            with suppress(OSError):
-                path.with_suffix(".holder").write_text(f"{realfiles.pid()} {realtime.now():.0f}")
+            locks.note_holder(path)
             yield
         finally:
             lock.release()
@@ -233,6 +281,10 @@ class Ledger:
 
     def _run(self, run: str) -> Path:
         return self._folder / "runs" / run
+
+    def _member(self, run: str, process: Identity) -> Path:
+        """Named by more than the pid: another process may have that by now."""
+        return self._run(run) / f"{process.pid}-{process.started}"
 
 
 def state_folder() -> Path:
@@ -259,16 +311,6 @@ def _is_taken(lock: filelock.BaseFileLock) -> bool:
     except filelock.Timeout:
         return False
     return True
-
-
-def _holder(path: Path) -> str:
-    """Who has a lock, since when, and what it is."""
-    try:
-        pid, since = map(int, path.with_suffix(".holder").read_text().split())
-    except (OSError, ValueError):
-        return ""
-    line = " ".join(identity.command_line(pid)) or "which is gone"
-    return f"process {pid} for {realtime.now() - since:.0f} s: {line}"
 
 
 def _is_set_up(home: Path) -> bool:

@@ -12,13 +12,14 @@ from pytest_lima.booted import Booted
 from pytest_lima.errors import LimaError, StartError
 from pytest_lima.instance import Instance
 from pytest_lima.lima import causes, paths
-from pytest_lima.lima.identity import free_memory
+from pytest_lima.lima.identity import free_memory, this_process
 from pytest_lima.observer import Observer
 from pytest_lima.ownership import starting
 from pytest_lima.ownership.attach import write_state
 from pytest_lima.ownership.claims import DELETE, KEEP, Claims
 from pytest_lima.ownership.ending import Ending
 from pytest_lima.ownership.facts import describe, fits_beside
+from pytest_lima.ownership.failures import RemovedError, removed
 from pytest_lima.ownership.ledger import Ledger
 from pytest_lima.ownership.starting import Order
 from pytest_lima.ownership.states import States
@@ -86,7 +87,7 @@ class Maker:
         """
         other = replace(order, name=paths.instance_name())
         self._claims.take_alone(other.name, describe(other), other.host.limactl)
-        with self._given_up_on_failure(other.name):
+        with self._given_up_on_failure(other), self.standing_still(order.name, "cloned"):
             kept = Snapshots(other.host, other.name).take_first(booted)
         return self._made_alone(replace(other, kept=kept))
 
@@ -104,13 +105,16 @@ class Maker:
 
         return self.boot(order, start)
 
-    def require_alone(self, name: str, what: str) -> None:
-        """Nobody else may use what is about to stand still.
+    @contextmanager
+    def standing_still(self, name: str, what: str) -> Iterator[None]:
+        """Have an instance alone; who comes for it meanwhile waits until it runs on.
 
         Raises:
-            LimaError: Others do.
+            LimaError: Others use it.
         """
-        self._claims.require_alone(name, what)
+        with self._claims.standing_still(name, what):
+            self._ledger.note_phase(name, f"standing still, to be {what}")
+            yield
 
     def made(self, order: Order, how: How) -> Instance:
         """What ``boot`` makes ready, to be held."""
@@ -122,7 +126,7 @@ class Maker:
         Raises:
             LimaError: Whatever kept it from being ready; nothing of it is left.
         """
-        with self._given_up_on_failure(order.name):
+        with self._given_up_on_failure(order):
             self._await_guard()
             boot, booted = how(order, self._observer, self._ledger)
             try:
@@ -139,31 +143,40 @@ class Maker:
         return instance
 
     @contextmanager
-    def _given_up_on_failure(self, name: str) -> Iterator[None]:
+    def _given_up_on_failure(self, order: Order) -> Iterator[None]:
         try:
-            with _system_errors_told(name):
+            with _system_errors_told(order.name):
                 yield
         except BaseException as error:
+            told, lost = error if isinstance(error, LimaError) else None, None
             try:
-                self._give_up(name, error if isinstance(error, LimaError) else None)
+                lost = self._lost(order.name) if told else None
+                self._give_up(order, told)
             except (LimaError, OSError):
                 pass  # what kept it from booting says more; close() tries again, and tells
             finally:
-                self._observer.failed(name)
+                self._observer.failed(order.name)
+            if lost is not None:
+                raise lost from error
             raise
 
-    def _give_up(self, name: str, error: LimaError | None) -> None:
+    def _lost(self, name: str) -> RemovedError | None:
+        """What is behind any failure of what somebody else has begun to remove."""
+        record = self._ledger.read(name)
+        if record is not None and record.starter == this_process():
+            return None
+        return removed(name, record)
+
+    def _give_up(self, order: Order, error: LimaError | None) -> None:
         try:
-            decision = self._claims.failed(name, error)
+            decision = self._claims.failed(order.name, error)
         except OSError:
             decision = DELETE  # a full disk, for one: that makes room
-        record = self._ledger.read(name)
-        if record is None:
-            return
-        if decision == KEEP and (Path(record.home) / name / "lima.yaml").exists():
+        record = self._ledger.read(order.name)
+        if record and decision == KEEP and (Path(record.home) / order.name / "lima.yaml").exists():
             self._ending.note_kept(record)
             return
-        self._ending.discard(record)
+        self._ending.discard_made(order.host.limactl, order.name)
 
 
 @contextmanager

@@ -74,6 +74,16 @@ class Record:
         """Whether one more may join: it is ready, or somebody living is at it."""
         return self.state == READY or (self.state == STARTING and self.starter.alive())
 
+    @property
+    def made(self) -> tuple[Identity, int]:
+        """What differs between two VMs that were made under one name."""
+        return self.starter, self.recreated
+
+    def is_taken_from(self, process: Identity) -> bool:
+        """Whether somebody living, and not ``process``, makes, stops or removes it now."""
+        working = self.state in (STARTING, ENDING)
+        return working and self.starter != process and self.starter.alive()
+
     def leased(self, process: Identity) -> Record:
         """With a lease of ``process``, and without those of the dead."""
         others = tuple(one for one in self.holders if one != process)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import shlex
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from pytest_lima.errors import CleanupError, LimactlMissingError, LimaError
@@ -70,6 +71,8 @@ def remove(limactl: Limactl, name: str, warn: Callable[[str], None]) -> None:
     try:
         limactl.delete(name)
     except (CleanupError, LimactlMissingError) as error:
+        if not folder.exists():
+            return  # another process has been at it too: who made it, or who prunes
         _remove_folder(folder, error)
         warn(
             f"{name} could not be deleted by limactl ({error.seen}); its folder was removed instead"
@@ -87,8 +90,8 @@ def halt(folder: Path, warn: Callable[[str], None]) -> None:
         warn(stranger)
     # As `limactl stop --force` does. Lima takes the dead for running until their parent has
     # collected them (signal 0), and a host agent can't listen where one has listened.
-    for pattern in ("*.pid", "*.sock", "*.tmp"):
-        for file in folder.glob(pattern):
+    with suppress(FileNotFoundError):  # removed by another process just now
+        for file in [*folder.glob("*.pid"), *folder.glob("*.sock"), *folder.glob("*.tmp")]:
             file.unlink(missing_ok=True)
 
 
@@ -153,7 +156,9 @@ def _disown_strangers(folder: Path) -> list[str]:
 def _remove_folder(folder: Path, error: LimaError) -> None:
     """What limactl couldn't; its processes are gone by now."""
     try:
-        shutil.rmtree(folder)
+        for _ in range(_ROUNDS):
+            with suppress(FileNotFoundError):  # another process takes parts of it away
+                shutil.rmtree(folder)
     except OSError as problem:
         if isinstance(error, CleanupError):
             raise error from None

@@ -1,4 +1,4 @@
-"""The states of an instance: begun anew, kept under names, doubled. For its owner alone."""
+"""The states of an instance: begun anew, kept under names, doubled. For who has it alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class States:
-    """Of an instance that this process has started."""
+    """Of an instance that this process holds, whoever has started it."""
 
     def __init__(self, order: Order, maker: Maker) -> None:
         """``order`` says in which state it first was."""
@@ -39,8 +39,8 @@ class States:
         Raises:
             LimaError: Others use it, or it could not be kept.
         """
-        self._maker.require_alone(self._order.name, "kept")
-        self._snapshots.take(booted, name)
+        with self._maker.standing_still(self._order.name, "kept"):
+            self._snapshots.take(booted, name)
 
     def restore(self, name: str, let_go: Callable[[], None]) -> tuple[Boot, Booted]:
         """Begin anew in a state that was kept.
@@ -57,5 +57,4 @@ class States:
         Raises:
             LimaError: Others use it, it could not be kept, or the other didn't wake up.
         """
-        self._maker.require_alone(self._order.name, "cloned")
         return self._maker.double(self._order, booted)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 from pytest_lima import realtime
@@ -34,14 +34,17 @@ class Sweeper:
         Returns:
             Of what was deleted, by name, a clause that says why: ``which …``.
         """
-        return self._end_all(self._why_orphaned)
+        self._ledger.clear_leftovers()
+        dead = self._dead_elsewhere()
+        return self._end_all(lambda record: self._why_orphaned(record, dead))
 
     def named(self, names: Iterable[str]) -> list[str]:
         """Delete these, whoever they belong to; not what lives in another container."""
         wanted = set(names)
+        dead = self._dead_elsewhere()
 
         def why(record: Record) -> str:
-            lives_elsewhere = record.owner.elsewhere and _may_live(record)
+            lives_elsewhere = record.owner.elsewhere and record not in dead
             return "which was asked for" if record.name in wanted and not lives_elsewhere else ""
 
         return list(self._end_all(why))
@@ -54,7 +57,19 @@ class Sweeper:
         """
         limactl = host.caller(record.limactl, record.home, self._environ)
         removal.remove_for_good(limactl, record.name, self._warn)
-        self._ledger.forget(record.name)
+        with self._ledger.lock():
+            now = self._ledger.read(record.name)
+            if now is None or not now.is_taken_from(this_process()):
+                self._ledger.forget(record.name)
+
+    def _dead_elsewhere(self) -> list[Record]:
+        """Those of other containers that aren't in use there, as far as can be seen.
+
+        Their host agents are asked for that, which may take seconds, so not under the lock. One
+        whose record has changed by the time that counts as alive.
+        """
+        return [record for record in self._ledger.records()
+                if record.owner.elsewhere and not _may_live(record)]  # fmt: skip
 
     def _end_all(self, why: Callable[[Record], str]) -> dict[str, str]:
         """Delete those for which there is a reason; the reasons of those that are gone."""
@@ -74,10 +89,10 @@ class Sweeper:
                 ended[record.name] = reason
         return ended
 
-    def _why_orphaned(self, record: Record) -> str:
+    def _why_orphaned(self, record: Record, dead: Collection[Record]) -> str:
         if _is_idle(record):
             return f"which nobody had used for {record.idle:g} s"
-        if record.owner.elsewhere and _may_live(record):
+        if record.owner.elsewhere and record not in dead:
             return ""
         if record.keep and not _was_left_halfway(record):
             deleted = not (Path(record.home) / record.name).exists()

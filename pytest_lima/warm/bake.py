@@ -70,6 +70,7 @@ def bake(
     return Golden(
         folder, key, booted.info.name, template, kept, booted.address.user,
         dict(booted.keys.keys), layer, layer_format, booted.booted_as, info=booted.info,
+        cold_seconds=booted.cold_seconds,
     )  # fmt: skip
 
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from pytest_lima import realtime
+from pytest_lima.errors import StartError
 from pytest_lima.guest.identity import Kept
 from pytest_lima.lima.info import InstanceInfo
 
 RECORD = "golden.json"
+
+
+class RefusedStateError(StartError):
+    """QEMU has read a kept machine's memory, and can't make a running VM of it."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,8 @@ class Golden:
         booted_as: The instances that it has booted as, in that order.
         disk_only: Whether its memory can't be kept, so that it is booted.
         info: What limactl said of the instance it was kept from; None where that isn't kept.
+        cold_seconds: How long that took to boot; None where that isn't known.
+        files: Size and time of change (ns) of each file, to tell one that was damaged since.
     """
 
     folder: Path
@@ -45,6 +52,8 @@ class Golden:
     booted_as: tuple[str, ...]
     disk_only: bool = False
     info: InstanceInfo | None = None
+    cold_seconds: float | None = None
+    files: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def state(self) -> Path:
@@ -67,6 +76,30 @@ class Golden:
         return (self.folder / self.layer).stat().st_nlink > 1
 
 
+def sealed(golden: Golden) -> Golden:
+    """With what its files are now that all of them are there; see ``damage``."""
+    found = {file.name: file.stat() for file in golden.folder.iterdir() if file.name != RECORD}
+    files = {name: (one.st_size, one.st_mtime_ns) for name, one in found.items()}
+    return replace(golden, files=files)
+
+
+def damage(golden: Golden) -> str:
+    """What is missing of a machine that was kept whole, or has changed; empty for nothing.
+
+    A look at the files' lists, not into them: what doesn't show there, QEMU or the guest tells.
+    """
+    for name, kept in golden.files.items():
+        try:
+            found = (golden.folder / name).stat()
+        except FileNotFoundError:
+            return f"its file {name} is missing"
+        except OSError:
+            continue  # says nothing of the file
+        if (found.st_size, found.st_mtime_ns) != kept:
+            return f"its file {name} has changed since it was kept"
+    return ""
+
+
 def write(golden: Golden) -> None:
     """Write the record into the machine's folder, which may be moved after that."""
     record = {**asdict(golden), "folder": "", "made": realtime.now()}
@@ -76,13 +109,20 @@ def write(golden: Golden) -> None:
 
 
 def read(folder: Path) -> Golden | None:
-    """The kept machine in a folder; None where that holds none, or another version's."""
+    """The kept machine in a folder; None where that holds none, or another version's.
+
+    Raises:
+        OSError: There may be one, but this process can't look now.
+    """
     try:
         record = json.loads((folder / RECORD).read_text())
         del record["made"]
         info = record["info"] and InstanceInfo(**{**record["info"], "dir": folder})
+        files = {name: tuple(kept) for name, kept in record["files"].items()}
         known = {"folder": folder, "kept": Kept(**record["kept"]), "info": info,
-                 "booted_as": tuple(record["booted_as"])}  # fmt: skip
+                 "booted_as": tuple(record["booted_as"]), "files": files}  # fmt: skip
         return Golden(**{**record, **known})
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None

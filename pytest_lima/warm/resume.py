@@ -8,15 +8,16 @@ state, gets it through QMP, and in the guest everything is already running.
 from __future__ import annotations
 
 import os
+import re
 import shutil
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from pytest_lima import realtime
 from pytest_lima.boot import Boot
 from pytest_lima.booted import Booted
-from pytest_lima.errors import InstanceDiedError, StartError
+from pytest_lima.errors import InstanceDiedError, ReadyTimeoutError, StartError
 from pytest_lima.guest import clock, identity, readiness, rekey
 from pytest_lima.guest.address import Address
 from pytest_lima.guest.hostkeys import HostKeys
@@ -29,16 +30,29 @@ from pytest_lima.lima.accel import qemu_binary
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.info import InstanceInfo
 from pytest_lima.lima.limactl import Limactl
-from pytest_lima.lima.qmp import Monitor, guest_address
+from pytest_lima.lima.qmp import MigrationError, Monitor, guest_address
 from pytest_lima.lima.template import FilledTemplate
 from pytest_lima.lima.vitals import Vitals
 from pytest_lima.observer import Observer
 from pytest_lima.warm.bake import BINARIES, LAYER, TEXTS, create_overlay
-from pytest_lima.warm.golden import Golden
+from pytest_lima.warm.golden import Golden, RefusedStateError
 
 # Emulated it takes three seconds. What takes longer than this is better started cold.
 _LONGEST = 60.0
 _INTERVAL = 0.02
+_LAST_WORDS = 3.0
+# What QEMU says when it ends because of a state that it has begun to read (QEMU: migration/).
+_REFUSAL = re.compile(
+    r"load of migration failed|error while loading state|not a migration stream|"
+    r"unknown (ramblock|savevm section)|unsupported migration stream|size mismatch|"
+    r"length mismatch|missing section footer",
+    re.IGNORECASE,
+)
+# And at the same places when it is the host that can't.
+_OF_THE_HOST = re.compile(
+    r"cannot allocate memory|out of memory|too many open files|no space left|permission denied",
+    re.IGNORECASE,
+)
 
 
 class Resume(Boot):
@@ -85,6 +99,9 @@ class Resume(Boot):
             self._dir / "disk", self._golden.layer, self._golden.layer_format,
             self._host.limactl.env,
         )  # fmt: skip
+
+    def _timed(self, booted: Booted) -> Booted:
+        return replace(booted, cold_seconds=self._golden.cold_seconds)
 
     def close(self) -> None:
         """Let go of the kept memory."""
@@ -146,12 +163,27 @@ class Resume(Boot):
             try:
                 monitor.migrate("migrate-incoming", {"uri": "fd:state"}, self._left())
                 monitor.execute("cont")
+            except MigrationError as error:
+                said = error.seen or ""
+                raise _not_loaded(said, refused=True) from error
             except InstanceDiedError as error:
-                # Its way to say that it can't load a state.
-                raise StartError(
-                    "QEMU could not load the kept machine",
-                    seen=evidence.cause(self._dir) or error.seen,
-                ) from error
+                # Its way to say that it can't load a state; or it was killed, by Linux for one.
+                said = self._last_words()
+                refused = _REFUSAL.search(said) is not None
+                raise _not_loaded(said or error.seen or "", refused=refused) from error
+
+    def _last_words(self) -> str:
+        """What QEMU said when it ended, as soon as its host agent has written that down."""
+        over = realtime.monotonic() + _LAST_WORDS
+        waiting = Waiting(over, lambda: None, lambda: None)
+
+        def written() -> str | None:
+            said = evidence.cause(self._dir)
+            return said if _REFUSAL.search(said) or self._events.read().exiting else None
+
+        with suppress(ReadyTimeoutError):
+            return waiting.until("QEMU's last words", written, _INTERVAL)
+        return evidence.cause(self._dir)
 
     def _exchange_keys(
         self, waiting: Waiting, address: Address, kept: HostKeys, folder: Path
@@ -193,6 +225,12 @@ class Resume(Boot):
         )
         forward.forget()
         return drift
+
+
+def _not_loaded(said: str, *, refused: bool) -> StartError:
+    """The error of a QEMU that has not loaded the state, which it may have refused."""
+    kind = RefusedStateError if refused and not _OF_THE_HOST.search(said) else StartError
+    return kind("QEMU could not load the kept machine", seen=said)
 
 
 def _waiting_for_state(host: Host) -> Host:

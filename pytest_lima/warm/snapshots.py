@@ -6,6 +6,7 @@ In ``$LIMA_HOME/_snapshots/<instance>``, where no other instance looks, no budge
 
 from __future__ import annotations
 
+import errno
 import re
 
 from pytest_lima.boot import Boot
@@ -53,7 +54,15 @@ class Snapshots:
         Raises:
             LimaError: There is none; says which there are.
         """
-        golden = self._store.find(_key(name))
+        key = _key(name)
+        try:
+            golden = self._store.find(key)
+        except OSError as error:
+            raise LimaError(
+                f"the snapshot {name!r} of {self._instance} can't be read; it stays",
+                seen=str(error),
+                remedy=_remedy(error, self._host),
+            ) from error
         if golden is None:
             raise LimaError(
                 f"{self._instance} has no snapshot {name!r}",
@@ -86,7 +95,7 @@ class Snapshots:
         except OSError as error:
             raise LimaError(
                 f"the state of {info.name} could not be kept; the VM runs on", seen=str(error),
-                remedy=f"make room on the file system of {self._host.limactl.home}",
+                remedy=_remedy(error, self._host),
             ) from error  # fmt: skip
 
 
@@ -102,8 +111,16 @@ def wake_up(order: start.Order, golden: Golden) -> tuple[Boot, Booted]:
         raise StartError(
             f"{order.name} could not wake up from a state that was kept",
             seen=str(error),
-            remedy=f"make room on the file system of {order.host.limactl.home}",
+            remedy=_remedy(error, order.host),
         ) from error
+
+
+def _remedy(error: OSError, host: Host) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"make room on the file system of {host.limactl.home}"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "close open files, or allow for more: see `ulimit -n`"
+    return "mend what that names"
 
 
 def _key(name: str) -> str:

@@ -6,10 +6,11 @@ unless it was asked for by name.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
-from pytest_lima import realtime
 from pytest_lima.boot import Boot
 from pytest_lima.booted import Booted
 from pytest_lima.errors import (
@@ -21,23 +22,26 @@ from pytest_lima.errors import (
     StartError,
 )
 from pytest_lima.guest.freeze import NotFrozenError
-from pytest_lima.guest.identity import NotKeptError
-from pytest_lima.guest.readiness import Waiting
+from pytest_lima.guest.identity import NotItselfError, NotKeptError
 from pytest_lima.lima import evidence
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.template import FilledTemplate
 from pytest_lima.observer import Observer
 from pytest_lima.warm import clone, fit
+from pytest_lima.warm import golden as records
 from pytest_lima.warm.bake import bake
-from pytest_lima.warm.golden import Golden
+from pytest_lima.warm.golden import Golden, RefusedStateError
 from pytest_lima.warm.resume import Resume
 from pytest_lima.warm.store import Store
+from pytest_lima.warm.turn import await_turn
 
 Started = tuple[Boot, Booted]
 Then = Callable[[Booted], None]
 Cold = Callable[[Then], Started]
 
 _GIB = 1024**3
+# Of a guest that can't be frozen now, and may be the next time.
+_PASSING = re.compile(r"resource busy|no space left|cannot allocate|temporarily", re.IGNORECASE)
 _MISHAPS = 2  # so many of them a start survives
 # What the first has failed on may be kept anew by another run meanwhile.
 _WAKE_TRIES = 2
@@ -89,28 +93,89 @@ def start(order: Order) -> Started:
             raise _no_warm_start(order, problem)
         return order.cold(_nothing)
     for _ in range(_WAKE_TRIES):
-        golden = store.find(key)
-        if golden is None:
-            with store.building(key, lambda done: _await(order, done)):
-                golden = store.find(key)
-                if golden is None:
-                    _tell(order, problem)
-                    refused = store.refused(key)
-                    return order.cold(_nothing) if refused else _cold_and_kept(order, store, key)
+        with ExitStack() as alone:
+            try:
+                golden = _found(order, store, key, alone)
+            except OSError as error:
+                if order.mode == "warm":
+                    raise
+                return _cold_beside(order, error)
+            if golden is None:
+                _tell(order, problem)
+                refused = store.refused(key)
+                return order.cold(_nothing) if refused else _cold_and_kept(order, store, key)
         try:
             return wake_up(order, golden)
         except AcceleratorError:
             raise  # a cold start would fail on it too, and what is kept is not at fault
         except (LimaError, OSError) as error:
-            store.remove(golden)
-            if golden.disk_only and isinstance(error, ProvisionError):
-                store.refuse(key, f"its clone did not become ready: {_reason(error)}")
-            if order.mode == "warm":
-                raise
-            problem = _reason(error)
+            failed = error
+        there, fault = store.holds(golden), _fault(golden, failed)
+        if there and fault:
+            with suppress(OSError):
+                store.remove(golden)
+        if there and order.mode == "warm":
+            raise failed
         order.delete()
+        problem = _reason(failed)
+        if there and golden.disk_only and isinstance(failed, ProvisionError):
+            return _cold_and_refused(order, store, golden, problem)
+        if there and not fault:
+            return _cold_beside(order, failed)
+    if order.mode == "warm":
+        raise failed
     _tell(order, problem)
     return order.cold(_nothing)
+
+
+def _found(order: Order, store: Store, key: str, alone: ExitStack) -> Golden | None:
+    """The kept machine; without one, ``alone`` holds the right to make it.
+
+    Raises:
+        OSError: There may be one, but this process can't look now.
+        ReadyTimeoutError: Another process has that right, and doesn't come to an end.
+    """
+    golden = store.find(key)
+    if golden is None:
+        alone.enter_context(store.building(key, lambda done: await_turn(
+            order.name, order.timeout, order.observer, lambda: store.builder(key), done,
+        )))  # fmt: skip
+        golden = store.find(key)
+        if golden is not None:
+            alone.close()
+    return golden
+
+
+def _fault(golden: Golden, error: LimaError | OSError) -> str:
+    """What is wrong with a kept machine itself that didn't wake up; empty if that isn't known.
+
+    It is removed for no other fault: not for want of room, of memory or of files, nor because
+    limactl, the network or a host that has much to do has kept it from being ready. The same
+    machine may wake up the next time.
+    """
+    if isinstance(error, RefusedStateError | NotItselfError):
+        return error.what
+    return records.damage(golden)
+
+
+def _cold_beside(order: Order, error: LimaError | OSError) -> Started:
+    """A cold start because what is kept can't be used this time; it stays as it is."""
+    hint = "what is kept stays, and `pytest-lima prune --golden` removes it if this goes on"
+    _tell(order, f"{_reason(error)}; {hint}")
+    return order.cold(_nothing)
+
+
+def _cold_and_refused(order: Order, store: Store, golden: Golden, problem: str) -> Started:
+    """A cold start after a clone in which a script failed.
+
+    Where it goes well in the first boot of a machine, at the same time, it can't do it twice.
+    """
+    _tell(order, problem)
+    started = order.cold(_nothing)
+    with suppress(OSError):
+        store.refuse(golden.key, f"its clone did not become ready: {problem}")
+        store.remove(golden)
+    return started
 
 
 def wake_up(order: Order, golden: Golden) -> Started:
@@ -191,6 +256,8 @@ def _keep(order: Order, booted: Booted, store: Store, key: str) -> str | None:
         except NotKeptError:
             pass  # its memory can't be, so its disk
         except NotFrozenError as error:
+            if _PASSING.search(_reason(error)):
+                raise
             store.refuse(key, _reason(error))
             return _reason(error)
     store.shrink(int(order.budget * _GIB), keep=key)
@@ -209,13 +276,6 @@ def _tell(order: Order, problem: str | None) -> None:
 
 def _nothing(_: Booted) -> None:
     """What a cold start does with a VM that isn't kept."""
-
-
-def _await(order: Order, done: Callable[[], bool]) -> None:
-    """Wait for whoever starts the same machine cold."""
-    order.observer.phase(order.name, "waiting for another run that starts the same VM")
-    waiting = Waiting(realtime.monotonic() + order.timeout, lambda: None, lambda: None)
-    waiting.until("turn to start it", lambda: done() or None)
 
 
 def _reason(error: BaseException) -> str:

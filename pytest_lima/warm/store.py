@@ -13,16 +13,22 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+from pytest_lima import realtime
+from pytest_lima.errors import HostError
+from pytest_lima.lima import locks, paths
+from pytest_lima.lima.locks import Holder
 from pytest_lima.warm import golden as records
 from pytest_lima.warm.golden import RECORD, Golden
 
 _HALF = ".half-"
 _GONE = ".gone-"
 _REFUSED = ".refused"
+_CHANGES_TIMEOUT = 60.0
+_LOOK = 0.02
 
 
 class Store:
@@ -33,18 +39,34 @@ class Store:
         self._folder = home / folder
 
     def find(self, key: str) -> Golden | None:
-        """The kept machine of this key; being found counts as being used."""
+        """The kept machine of this key; being found counts as being used.
+
+        Raises:
+            OSError: There may be one, but this process can't look now.
+        """
         golden = records.read(self._folder / key)
         if golden is not None:
             try:
                 os.utime(golden.folder / RECORD)
             except FileNotFoundError:
                 return None  # removed just now
+            except OSError:
+                pass  # it is found all the same
         return golden
+
+    def holds(self, golden: Golden) -> bool:
+        """Whether it is there, and no other in its place; in doubt, it is."""
+        try:
+            return records.read(golden.folder) == golden
+        except OSError:
+            return True
 
     def all(self) -> list[Golden]:
         """All that are whole, the one used last at the end."""
-        found = [records.read(folder) for folder in self._folders() if "." not in folder.name]
+        found = []
+        for folder in self._folders():
+            with suppress(OSError):
+                found.append(None if "." in folder.name else records.read(folder))
         return sorted(filter(None, found), key=_used)
 
     @contextmanager
@@ -57,12 +79,17 @@ class Store:
         """
         self._folder.mkdir(mode=0o700, exist_ok=True)
         # The kernel frees it when its holder dies. Never unlinked: two would lock two files.
-        with (self._folder / f"{key}.lock").open("ab") as file:
+        with self._lock(key).open("ab") as file:
             if not _locked(file.fileno()):
                 wait(lambda: _locked(file.fileno()))
+            locks.note_holder(self._lock(key))
             for half in self._folder.glob(f"{key}{_HALF}*"):
                 shutil.rmtree(half, ignore_errors=True)  # its maker was killed
             yield
+
+    def builder(self, key: str) -> Holder | None:
+        """Who makes the machine of this key now; None where that isn't known."""
+        return locks.holder_of(self._lock(key))
 
     @contextmanager
     def half(self, key: str) -> Iterator[Path]:
@@ -79,12 +106,20 @@ class Store:
         half = golden.folder
         folder = self._folder / golden.key
         info = golden.info and replace(golden.info, dir=folder)
+        golden = records.sealed(golden)
         whole = replace(golden, folder=folder, info=info)
         records.write(golden)
         for file in half.iterdir():
             file.chmod(0o400)
-        self._clear(golden.key)
-        half.rename(whole.folder)
+        with self._changing():
+            gone = self._put_aside(golden.key)
+            try:
+                half.rename(folder)
+            except OSError:
+                if gone is not None:
+                    gone.rename(folder)
+                raise
+        _delete(gone)
         return whole
 
     def remove(self, golden: Golden) -> None:
@@ -92,20 +127,41 @@ class Store:
 
         One that was kept in its place meanwhile stays.
         """
-        if records.read(golden.folder) in (golden, None):
-            self._clear(golden.key)
+        with self._changing():
+            ours = records.read(golden.folder) in (golden, None)
+            gone = self._put_aside(golden.key) if ours else None
+        _delete(gone)
 
-    def _clear(self, key: str) -> None:
+    def _put_aside(self, key: str) -> Path | None:
+        """Where the machine of this key is now, to be deleted; None if there was none."""
         gone = self._folder / f"{key}{_GONE}{secrets.token_hex(4)}"
         try:
-            (self._folder / key).rename(gone)
+            return (self._folder / key).rename(gone)
         except FileNotFoundError:
-            return
-        shutil.rmtree(gone, ignore_errors=True)
+            return None
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Be the only one who changes which machines there are; for as long as a rename takes."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(self._folder, os.O_RDONLY)
+        try:
+            deadline = realtime.monotonic() + _CHANGES_TIMEOUT
+            while not _locked_or_unlockable(descriptor):
+                if realtime.monotonic() > deadline:
+                    raise HostError(
+                        f"another process has been changing {self._folder} for "
+                        f"{_CHANGES_TIMEOUT:.0f} s",
+                        remedy=f"see with `fuser {self._folder}` which; it may be suspended",
+                    )
+                realtime.sleep(_LOOK)
+            yield
+        finally:
+            os.close(descriptor)
 
     def refuse(self, key: str, reason: str) -> None:
         """Note that a machine of this key is not to be kept, as that has turned out not to work."""
-        (self._folder / f"{key}{_REFUSED}").write_text(reason)
+        paths.write_whole(self._folder / f"{key}{_REFUSED}", reason)
 
     def refused(self, key: str) -> str | None:
         """Why a machine of this key is not to be kept; None if nothing speaks against it."""
@@ -134,7 +190,7 @@ class Store:
         for golden in found:
             if total <= budget:
                 break
-            if golden.key != keep and not _in_use(golden):
+            if golden.key != keep and not _in_use(golden) and self.holds(golden):
                 total -= _size(golden)
                 self.remove(golden)
                 removed.append(golden)
@@ -147,9 +203,12 @@ class Store:
             if rest.startswith(_GONE[1:]):
                 shutil.rmtree(folder, ignore_errors=True)
             elif rest.startswith(_HALF[1:]):
-                with (self._folder / f"{key}.lock").open("ab") as file:
+                with self._lock(key).open("ab") as file:
                     if _locked(file.fileno()):
                         shutil.rmtree(folder, ignore_errors=True)
+
+    def _lock(self, key: str) -> Path:
+        return self._folder / f"{key}.lock"
 
     def _folders(self) -> list[Path]:
         try:
@@ -164,6 +223,19 @@ def _locked(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _locked_or_unlockable(descriptor: int) -> bool:
+    """As ``_locked``; a network file system that locks no folders is taken as it is."""
+    try:
+        return _locked(descriptor)
+    except OSError:
+        return True
+
+
+def _delete(folder: Path | None) -> None:
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 # A parallel run may remove one between our looking and our asking.

@@ -6,7 +6,13 @@ it is frozen.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
 import tarfile
 import time
 import types
@@ -16,12 +22,12 @@ import pytest
 
 from pytest_lima.cli import main
 from pytest_lima.guest import freeze
-from pytest_lima.lima import host
+from pytest_lima.lima import host, paths
 from pytest_lima.warm import clone
 
 MAC = """
 import types
-from pytest_lima.lima import host
+from pytest_lima.lima import host, paths
 host.sys = types.SimpleNamespace(platform="darwin")
 """
 SUITE = """
@@ -129,6 +135,55 @@ def test_a_clone_that_does_not_boot_starts_cold_with_one_warning_and_is_kept_ane
     assert "the VM pl-" in told and "did not start" in told
     [anew] = kept(fake_lima)
     assert tarfile.is_tarfile(anew / "disk")
+    fake_lima.assert_clean()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EMFILE, errno.ENOMEM, errno.EIO])
+def test_what_the_host_keeps_from_booting_stays_and_is_used_by_the_next(
+    pytester: pytest.Pytester, fake_lima, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    pytester.runpytest().assert_outcomes(passed=1)
+    [golden] = kept(fake_lima)
+    before = (golden / "golden.json").read_text(), golden.stat().st_ino
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(clone, "lay_out", refuse)
+        result = pytester.runpytest()
+    result.assert_outcomes(passed=1)
+    told = result.stdout.str()
+    assert told.count("could not wake up and starts cold") == told.count("lima warning") == 1
+    assert os.strerror(number) in told and "what is kept stays" in told
+    assert kept(fake_lima) == [golden]
+    assert ((golden / "golden.json").read_text(), golden.stat().st_ino) == before
+    result = pytester.runpytest()
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*booting a clone*"])
+    result.stdout.no_fnmatch_line("*warning*")
+    fake_lima.assert_clean()
+
+
+def test_a_full_state_directory_fails_no_start(
+    pytester: pytest.Pytester, fake_lima, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The phases in it are for people."""
+    pytester.runpytest().assert_outcomes(passed=1)
+    before = kept(fake_lima)
+    write = paths.write_whole
+
+    def full(path: Path, text: str) -> None:
+        if path.suffix == ".phase":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, text)
+
+    monkeypatch.setattr(paths, "write_whole", full)
+    result = pytester.runpytest()
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*booting a clone*"])
+    result.stdout.no_fnmatch_line("*warning*")
+    assert kept(fake_lima) == before
     fake_lima.assert_clean()
 
 
@@ -273,6 +328,43 @@ def test_workers_that_want_the_same_start_one_of_them_cold(
     assert {path.name for path in pytester.path.glob("*-boots")} == {"1-boots", "2-boots"}
     assert len(fake_lima.calls("create")) == 1
     assert len(kept(fake_lima)) == 1
+    fake_lima.assert_clean()
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from pytest_lima.warm.store import Store
+
+def wait(done):
+    raise AssertionError
+
+with Store(Path(sys.argv[1])).building(sys.argv[2], wait):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_who_starts_the_same_and_does_not_come_to_an_end_is_named(
+    pytester: pytest.Pytester, fake_lima
+) -> None:
+    pytester.runpytest().assert_outcomes(passed=1)
+    [golden] = kept(fake_lima)
+    shutil.rmtree(golden)
+    argv = [sys.executable, "-c", HOLDER, str(fake_lima.home), golden.name]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+        holder.send_signal(signal.SIGSTOP)
+        result = pytester.runpytest("--lima-timeout=1")
+        result.assert_outcomes(errors=1)
+        result.stdout.fnmatch_lines([
+            f"*waiting for another run that starts the same VM: process {holder.pid}*",
+            "*another run has been starting the same VM for 1 s*",
+            f"*seen: process {holder.pid} for *{golden.name}*",
+            f"*do: end or continue process {holder.pid}, which may be suspended*",
+        ])  # fmt: skip
+        holder.kill()
+    pytester.runpytest().assert_outcomes(passed=1)
     fake_lima.assert_clean()
 
 

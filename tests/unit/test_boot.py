@@ -304,3 +304,24 @@ def test_a_guest_that_qemu_has_stopped_is_not_waited_for(tries, cause, kind, rem
     assert type(caught.value) is kind
     assert caught.value.seen == cause
     assert remedy in (caught.value.remedy or "")
+
+
+def test_a_reboot_is_not_waited_for_longer_than_its_boot_tells(tries, monkeypatch) -> None:
+    monkeypatch.setattr(power, "_SHORTEST", 0.2)
+    boot = tries.create(timeout=600)
+    booted = tries.start(boot)
+    assert booted.cold_seconds is not None and 0 < booted.cold_seconds <= booted.seconds
+    tries.booted[-1] = replace(booted, cold_seconds=0.1)
+    monkeypatch.setattr(power, "reboot", lambda connection: connection.close())
+    with pytest.raises(ReadyTimeoutError, match="is not back 0 s after it was asked") as caught:
+        tries.reboot(boot)
+    told = str(caught.value)
+    assert "3 times the 0 s of its cold boot" in told and "reboot(timeout=…)" in told
+    assert "no SSH after the reboot" in told
+    assert "--lima-timeout" not in caught.value.remedy
+
+
+def test_what_keeps_it_knows_how_long_it_took_to_boot(tries) -> None:
+    seen: list[float | None] = []
+    tries.booted.append(tries.create().start(lambda booted: seen.append(booted.cold_seconds)))
+    assert seen == [tries.booted[-1].cold_seconds] and seen != [None]

@@ -111,6 +111,15 @@ def test_it_is_the_same_machine(there: tuple[Host, Instance]) -> None:
     assert forwards(vm) == before  # that of the first goes on
 
 
+def test_what_its_starter_knew_of_it_is_known(there: tuple[Host, Instance]) -> None:
+    """How long it takes to boot, for a reboot, and whose word its host keys are."""
+    host, vm = there
+    joined = attach(host, vm.dir, Ledger(), set_clock=False)
+    assert joined.cold_seconds == vm.booted.cold_seconds != None  # noqa: E711
+    assert joined.keys.source == vm.booted.keys.source
+    joined.close()
+
+
 def test_a_dead_forward_is_made_anew(there: tuple[Host, Instance]) -> None:
     host, vm = there
     [pid] = forwards(vm)

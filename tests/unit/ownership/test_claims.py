@@ -242,3 +242,122 @@ def test_one_whose_stopping_was_interrupted_is_stopped_again(ledger) -> None:
     ledger.write(replace(ledger.read(record.name), state=ENDING))  # pytest-lima prune --all
     claims.stopped(record.name)
     assert ledger.read(record.name).state == ENDING
+
+
+def test_one_that_is_removed_while_it_is_started_is_not_made_ready(ledger, other) -> None:
+    claims = Claims(ledger, Settings(), run_of())
+    record, _ = take(claims)
+    removed = replace(record, state=ENDING, starter=other.identity)
+    ledger.write(removed)
+    with pytest.raises(StartError, match="was removed while it was being started") as caught:
+        claims.ready(record.name)
+    assert f"process {other.identity.pid} " in str(caught.value)
+    # Nor do we take it from who removes it, nor forget it behind its back.
+    assert claims.failed(record.name, caught.value) == DELETE
+    claims.settle(record.name)
+    assert ledger.read(record.name) == removed
+    ledger.forget(record.name)
+    with pytest.raises(StartError, match="was removed"):
+        claims.ready(record.name)
+    assert ledger.records() == []
+
+
+def test_where_its_remover_has_died_we_go_on_with_that(ledger, other) -> None:
+    claims = Claims(ledger, Settings(keep="always"), run_of())
+    record, _ = take(claims)
+    ledger.write(replace(record, state=ENDING, starter=other.identity))
+    other.die()
+    assert claims.failed(record.name, StartError("no")) == DELETE
+    left = ledger.read(record.name)
+    assert (left.state, left.starter) == (ENDING, this_process())
+    claims.settle(record.name)
+    assert ledger.records() == []
+
+
+def test_a_lease_that_is_taken_back_brings_no_record_back(ledger, other, monkeypatch) -> None:
+    """Who drops one holds the lock from the reading to the writing, and who forgets waits."""
+    claims = Claims(ledger, Settings(), run_of())
+    record, _ = take(claims)
+    monkeypatch.setattr("pytest_lima.ownership.ledger._LOCK_TIMEOUT", 0.2)
+    read, tried = Ledger.read, []
+
+    def slow(self: Ledger, name: str):
+        found = read(self, name)
+        if self is ledger and not tried:
+            tried.append(name)
+            with pytest.raises(LimaError, match="has held the ledger"):
+                Ledger(ledger._folder).forget(name)
+        return found
+
+    monkeypatch.setattr(Ledger, "read", slow)
+    claims.drop(record.name)
+    assert tried == [record.name]
+    Ledger(ledger._folder).forget(record.name)
+    claims.drop(record.name)
+    assert ledger.records() == []
+
+
+def test_who_comes_while_it_stands_still_waits(ledger, other) -> None:
+    claims = Claims(ledger, Settings(), run_of())
+    record, _ = take(claims)
+    claims.ready(record.name)
+    with claims.standing_still(record.name, "kept"):
+        joined, ours = other.do(Settings(), run_of(), take)
+        assert (joined.name, joined.state, ours) == (record.name, STARTING, False)
+        assert joined.claimable
+    assert ledger.read(record.name).state == READY
+    with pytest.raises(LimaError, match="can't be kept: 1 other processes use it") as caught:
+        claims.standing_still(record.name, "kept").__enter__()
+    assert f"process {other.identity.pid}: " in str(caught.value)
+    assert ledger.read(record.name).state == READY
+
+
+def test_one_that_is_removed_while_it_stands_still_stays_so(ledger, other) -> None:
+    claims = Claims(ledger, Settings(), run_of())
+    record, _ = take(claims)
+    claims.ready(record.name)
+    with pytest.raises(LimaError, match="no room"), claims.standing_still(record.name, "kept"):
+        ledger.write(replace(record, state=ENDING, starter=other.identity))
+        raise LimaError("no room")
+    assert ledger.read(record.name).state == ENDING
+
+
+def test_a_boot_that_failed_counts_for_what_is_kept(ledger) -> None:
+    claims = Claims(ledger, Settings(keep="on-failure"), run_of(many=False))
+    record, _ = take(claims)
+    assert claims.failed(record.name, StartError("no")) == KEEP
+    assert ledger.read(record.name).failed
+
+
+def test_who_is_at_it_may_begin_again_and_nobody_else(ledger, other) -> None:
+    claims = Claims(ledger, Settings(), run_of())
+    record, _ = take(claims)
+    for _ in range(2):  # the first was interrupted
+        assert claims.take_over(record.name, dead=True)
+    assert not other.do(Settings(), run_of(), lambda one: one.take_over(record.name, dead=True))
+    assert ledger.read(record.name).starter == this_process()
+
+
+def test_what_another_has_made_anew_since_one_looked_is_not_taken(ledger, other) -> None:
+    claims = Claims(ledger, Settings(), run_of())
+    record, _ = take(claims)
+    claims.ready(record.name)
+    seen = ledger.read(record.name)
+    for again in (lambda one: one.take_over(record.name, dead=True, seen=seen, most=9),
+                  lambda one: one.ready(record.name)):  # fmt: skip
+        other.do(Settings(), run_of(), again)
+    assert not claims.take_over(record.name, dead=True, seen=seen, most=9)
+    assert claims.take_over(record.name, dead=True, seen=ledger.read(record.name), most=9)
+
+
+def test_one_that_another_stops_is_left_to_it(ledger, other) -> None:
+    """At the end of a run, the controller's look at its records may be older than that."""
+    settings = Settings(teardown="stop")
+    record, _ = other.do(settings, run_of(), take)
+    other.do(settings, run_of(), lambda one: one.ready(record.name))
+    stop = other.do(settings, run_of(), lambda one: one.release(record.name, failed=False))
+    assert stop == STOP
+    claims = Claims(ledger, settings, run_of())
+    assert claims.release(record.name, failed=False) == SHARED
+    other.die()
+    assert claims.release(record.name, failed=False) != SHARED

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
+import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
 import time_machine
 from freezegun import freeze_time
 
 from pytest_lima import realtime
 from pytest_lima.errors import HostError
+from pytest_lima.lima import paths
 from pytest_lima.lima.identity import Identity, this_process
 from pytest_lima.ownership import ledger as ledgers
 from pytest_lima.ownership.ledger import Ledger
@@ -39,7 +46,10 @@ def test_records_are_written_read_and_forgotten(ledger: Ledger, tmp_path: Path) 
     ledger.forget("pl-1")
     ledger.forget("pl-1")
     assert (ledger.read("pl-1"), ledger.phase("pl-1")) == (None, "")
-    assert [path.name for path in (tmp_path / "instances").iterdir()] == ["pl-2.json"]
+    ledger.note_phase("pl-1", "booting")  # by a starter that doesn't know yet
+    assert ledger.phase("pl-1") == ""
+    left = {path.name for path in (tmp_path / "instances").iterdir()}
+    assert left == {"pl-2.json", "lock", "lock.holder"}
 
 
 def test_it_is_private(ledger: Ledger, tmp_path: Path) -> None:
@@ -87,6 +97,137 @@ def test_the_lock_keeps_others_out(
         pass
 
 
+def test_nothing_is_written_or_forgotten_while_another_decides(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has read is still so when it writes."""
+    ledger.write(RECORD)
+    monkeypatch.setattr(ledgers, "_LOCK_TIMEOUT", 0.2)
+    changes = (lambda: ledger.write(replace(RECORD, keep=True)), lambda: ledger.forget("pl-1"))
+    with Ledger(tmp_path / "instances").lock():
+        for change in changes:
+            with pytest.raises(HostError, match="has held the ledger"):
+                change()
+        assert ledger.read("pl-1") == RECORD
+    with ledger.lock(), ledger.lock():  # who has it may take it again
+        for change in changes:
+            change()
+
+
+def test_a_lock_that_one_thread_takes_another_may_release(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a generator that another thread closes; something may hold on to its frame."""
+    monkeypatch.setattr(ledgers, "_LOCK_TIMEOUT", 0.2)
+    make, made = filelock.FileLock, []
+
+    def noted(*args: Any, **options: Any) -> filelock.BaseFileLock:
+        made.append(make(*args, **options))
+        return made[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(filelock, "FileLock", noted)
+        held = ledger.lock()
+        held.__enter__()
+    thread = threading.Thread(target=held.__exit__, args=(None, None, None))
+    thread.start()
+    thread.join()
+    assert made
+    with Ledger(tmp_path / "instances").lock():
+        pass
+
+
+def test_processes_that_change_one_record_lose_no_change(ledger: Ledger, tmp_path: Path) -> None:
+    ledger.write(RECORD)
+    program = (
+        "import sys; from dataclasses import replace; from pathlib import Path\n"
+        "from pytest_lima.ownership.ledger import Ledger\n"
+        "ledger = Ledger(Path(sys.argv[1]))\n"
+        "for _ in range(50):\n"
+        "    with ledger.lock():\n"
+        "        record = ledger.read('pl-1')\n"
+        "        ledger.write(replace(record, recreated=record.recreated + 1))\n"
+        "    ledger.note_phase('pl-1', 'at it'); ledger.clear_leftovers()\n"
+    )
+    argv = [sys.executable, "-c", program, str(tmp_path / "instances")]
+    writers = [subprocess.Popen(argv) for _ in range(3)]
+    assert [writer.wait(60) for writer in writers] == [0, 0, 0]
+    record = ledger.read("pl-1")
+    assert record is not None and record.recreated == 150
+
+
+def test_what_killed_processes_have_left_goes_and_nothing_else(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    folder, living = tmp_path / "instances", f"{os.getpid()}-1"
+    ledger.write(RECORD)
+    ledger.join("run", MINE)
+    gone = [f"pl-1.json.{living}.tmp", "pl-1.phase.4194304-1.tmp", "pl-2.phase", "mend-pl-2",
+            "mend-pl-2.holder", "runs/run/7.4194304-1.tmp", "runs/old/4194304-1.0"]  # fmt: skip
+    stays = ["pl-1.phase", "mend-pl-1", "mend-pl-1.holder", "pl-9.json", "create-0", "lock",
+             f"pl-1.phase.{living}.tmp", "notes.txt", "mine.tmp"]  # fmt: skip
+    for name in (*gone, *stays):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    dead = Identity(4194304, 1.0, MINE.host)
+    (folder / gone[-1]).write_text(json.dumps(asdict(dead)))
+    os.utime(folder / "runs" / "old", (1, 1))
+    ledger.clear_leftovers()
+    assert [name for name in gone if (folder / name).exists()] == []
+    assert [name for name in stays if not (folder / name).exists()] == []
+    assert ledger.members("run") == [MINE] and not (folder / "runs" / "old").exists()
+
+
+def test_a_record_that_can_not_be_read_now_is_not_taken_for_none(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With too many open files a VM would lose its record, and so its remover."""
+    ledger.write(RECORD)
+
+    def refuse(*_: object, **__: object) -> str:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(HostError, match="the record of pl-1 can't be read") as caught:
+        ledger.read("pl-1")
+    assert "Too many open files" in str(caught.value)
+    ledger.note_phase("pl-1", "booting")
+
+
+def test_a_phase_that_can_not_be_noted_fails_no_boot(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger.write(RECORD)
+    write = Path.write_text
+
+    def full(path: Path, text: str) -> int:
+        write(path, "")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    ledger.note_phase("pl-1", "booting")
+    with pytest.raises(OSError, match="No space left"):
+        ledger.write(RECORD)
+    assert list((tmp_path / "instances").glob("*.tmp")) == []  # nor is the half of it left
+
+
+def test_who_joins_while_the_last_other_leaves_has_joined(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, other = paths.write_whole, Identity(1, 1.0, MINE.host)
+    left: list[Identity] = []
+
+    def late(path: Path, text: str) -> None:
+        if not left:
+            left.append(other)
+            ledger.leave("run", other)
+        write(path, text)
+
+    monkeypatch.setattr(paths, "write_whole", late)
+    ledger.join("run", MINE)
+    assert ledger.joined("run") == [MINE]
+
+
 def test_only_a_fresh_home_is_created_in_alone(ledger: Ledger, tmp_path: Path) -> None:
     fresh, used = tmp_path / "fresh", tmp_path / "used"
     for name in ("user.pub", "networks.yaml"):
@@ -98,6 +239,20 @@ def test_only_a_fresh_home_is_created_in_alone(ledger: Ledger, tmp_path: Path) -
     assert not before
     with ledger.first_create(fresh):
         assert any(path.name.startswith("create-") for path in (tmp_path / "instances").iterdir())
+        shutil.copytree(used, fresh, dirs_exist_ok=True)
+        # What was waited for has set it up.
+        with Ledger(tmp_path / "instances").first_create(fresh):
+            pass
+
+
+def test_those_who_waited_for_the_first_create_go_side_by_side(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = iter([False, True, False, True])
+    monkeypatch.setattr(ledgers, "_is_set_up", lambda _: next(looks))
+    monkeypatch.setattr(ledgers, "_CREATE_TIMEOUT", 0.2)
+    with ledger.first_create(tmp_path), Ledger(tmp_path / "instances").first_create(tmp_path):
+        pass
 
 
 def test_members_are_the_living(ledger: Ledger) -> None:

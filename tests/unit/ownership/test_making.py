@@ -12,11 +12,13 @@ from pytest_lima.booted import Booted
 from pytest_lima.errors import CleanupError, LimaError, StartError
 from pytest_lima.lima import identity
 from pytest_lima.lima.identity import this_process
+from pytest_lima.ownership import making
 from pytest_lima.ownership.failures import failure_of
 from pytest_lima.ownership.ledger import Ledger
 from pytest_lima.ownership.pool import Pool
-from pytest_lima.ownership.record import FAILED
+from pytest_lima.ownership.record import ENDING, FAILED
 from pytest_lima.ownership.run import Run
+from pytest_lima.ownership.sweep import Sweeper
 from pytest_lima.settings import resolve
 from pytest_lima.spec import machine_spec
 
@@ -127,5 +129,55 @@ def test_an_interrupt_is_nobody_elses_failure(
         one.acquire(machine_spec(template=fake_lima.template()))
     assert fake_lima.records() == [] and fake_lima.instances() == []
     assert len(observer.all("failed")) == 1
+    one.close()
+    fake_lima.assert_clean()
+
+
+@pytest.mark.parametrize("done", [False, True])
+@pytest.mark.parametrize("step", ["creating", "booting", "being made ready"])
+def test_one_that_is_pruned_while_it_is_made_fails_and_leaves_nothing(
+    pool: Callable[..., Pool], fake_lima: FakeLima, observer: Recorder,
+    monkeypatch: pytest.MonkeyPatch, step: str, done: bool,
+) -> None:  # fmt: skip
+    """By one who is done with that already, or isn't: what is made after it went goes too."""
+    one, other = pool(), identity.of(os.getppid())
+    assert other is not None
+
+    def prune(*_: object) -> None:
+        ledger = Ledger()
+        for record in ledger.records():
+            ledger.forget(record.name) if done else ledger.mark_ending(record, other)
+
+    def phase(instance: str, now: str) -> None:
+        if now == step:
+            prune()
+
+    monkeypatch.setattr(observer, "phase", phase)
+    if step == "being made ready":
+        write = making.write_state
+        monkeypatch.setattr(making, "write_state", lambda booted: (write(booted), prune()))
+    with pytest.raises(StartError, match="was removed while it was being started"):
+        one.acquire(machine_spec(template=fake_lima.template()))
+    assert fake_lima.instances() == fake_lima.processes() == []
+    if not done:
+        [record] = Ledger().records()
+        assert (record.state, record.starter) == (ENDING, other)  # theirs to forget
+        Ledger().forget(record.name)
+    one.close()
+    fake_lima.assert_clean()
+
+
+def test_what_fails_because_it_is_pruned_says_so(
+    pool: Callable[..., Pool], fake_lima: FakeLima, observer: Recorder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def phase(instance: str, now: str) -> None:
+        if now == "booting":
+            Sweeper(Ledger(), os.environ, observer.warn).named([instance])
+
+    monkeypatch.setattr(observer, "phase", phase)
+    one = pool()
+    with pytest.raises(StartError, match="was removed while it was being started"):
+        one.acquire(machine_spec(template=fake_lima.template()))
     one.close()
     fake_lima.assert_clean()

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_lima.lima.identity import this_process
 from pytest_lima.ownership.ledger import Ledger
+from pytest_lima.ownership.record import Record
 from pytest_lima.ownership.starting import Noted
 
 if TYPE_CHECKING:
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
 
 
 def test_who_waits_can_read_how_far_it_is(tmp_path: Path, observer: Recorder) -> None:
+    mine = this_process()
+    Ledger(tmp_path).write(Record("pl-1", "/h", "limactl", "key", "run", mine, mine))
     noted = Noted(observer, Ledger(tmp_path))
     noted.phase("pl-1", "booting")
     noted.phase("pl-1", "waiting for cloud-init")

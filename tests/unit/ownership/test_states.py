@@ -250,6 +250,83 @@ def test_not_by_who_has_joined_it(vm: Instance) -> None:
     joined.detach()
 
 
+def joins(settings: Settings, fake_lima: Any, ledger: Ledger, template: str) -> Pool:
+    pool = Pool(settings, os.environ, Observer(), ledger)
+    pool.acquire(MachineSpec(template=template))
+    return pool
+
+
+def held(pool: Pool) -> Instance:
+    [member] = pool._members.values()
+    return member.instance
+
+
+def test_who_is_the_last_user_of_a_joined_one_may_do_all_with_it(
+    fake_lima: Any, states: States, ledger: Ledger
+) -> None:
+    """Whoever has started it, an earlier run or a worker that crashed, is gone."""
+    settings, template = replace(cold(), reuse=True), fake_lima.template()
+    first = joins(settings, fake_lima, ledger, template)
+    first.close()
+    second = joins(replace(settings, sources={"keep": "command line"}), fake_lima, ledger, template)
+    vm = held(second)
+    vm.run("touch /etc/dirty")
+    vm.snapshot("a")
+    vm.reset()
+    assert not vm.run("test -e /etc/dirty", check=False).ok
+    vm.restore("a")
+    vm.clone()
+    assert states.woken == ["a", "+first"]
+    second.close()
+    fake_lima.assert_clean()
+
+
+def test_one_that_was_made_again_here_may_be_reset(
+    fake_lima: Any, states: States, ledger: Ledger
+) -> None:
+    settings, template = replace(cold(), reuse=True, recreate=1), fake_lima.template()
+    joins(settings, fake_lima, ledger, template).close()
+    second = joins(replace(settings, sources={"keep": "command line"}), fake_lima, ledger, template)
+    vm = held(second)
+    fake_lima.crash(vm.name)
+    assert second.renew(vm)
+    vm.reset()
+    assert vm.run("echo on").stdout == "on\n"
+    second.close()
+    fake_lima.assert_clean()
+
+
+def test_one_of_which_a_reset_failed_may_be_reset_by_who_had_joined_it(
+    fake_lima: Any, states: States, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, template = replace(cold(), reuse=True), fake_lima.template()
+    joins(settings, fake_lima, ledger, template).close()
+    second = joins(replace(settings, sources={"keep": "command line"}), fake_lima, ledger, template)
+    vm = held(second)
+    fails(monkeypatch, vm.reset)
+    vm.reset()
+    assert vm.run("echo on").stdout == "on\n"
+    second.close()
+    fake_lima.assert_clean()
+
+
+def test_who_comes_while_it_is_kept_waits(vm: Instance, states: States, ledger: Ledger) -> None:
+    seen: list[tuple[str, str]] = []
+
+    def look() -> None:
+        record = ledger.read(vm.name)
+        assert record is not None and record.starter == this_process()
+        seen.append((record.state, ledger.phase(vm.name)))
+
+    states.seen = look
+    vm.snapshot("a")
+    vm.clone()
+    assert seen == [(STARTING, "standing still, to be kept"),
+                    (STARTING, "standing still, to be cloned")]  # fmt: skip
+    record = ledger.read(vm.name)
+    assert record is not None and record.state == READY
+
+
 def test_of_a_vm_that_is_left_behind_no_state_is(
     fake_lima: Any, states: States, ledger: Ledger
 ) -> None:

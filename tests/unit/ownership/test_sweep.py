@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from pytest_lima.errors import HostError
+from pytest_lima.lima import identity
 from pytest_lima.lima.identity import this_host, this_process
-from pytest_lima.ownership import removal
+from pytest_lima.ownership import ledger as ledgers
+from pytest_lima.ownership import removal, sweep
 from pytest_lima.ownership.ledger import Ledger
 from pytest_lima.ownership.record import ENDING, FAILED, READY, STARTING, Record
 from pytest_lima.ownership.sweep import Sweeper, seconds_until_idle
@@ -126,6 +129,54 @@ def test_what_lives_in_another_container_stays_even_if_it_is_named(
     ledger.write(replace(record, owner=ELSEWHERE))
     assert not sweeper.orphans()
     assert not sweeper.named(["pl-1"])
+
+
+def test_others_are_asked_before_the_lock_is_taken_and_records_marked_under_it(
+    ledger: Ledger, sweeper: Sweeper, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledgers, "_LOCK_TIMEOUT", 0.2)
+    ledger.write(replace(record, owner=ELSEWHERE))
+    marked, mark = [], Ledger.mark_ending
+
+    def asked(folder: Path) -> bool:
+        with Ledger(ledger._folder).lock():  # it may take two seconds
+            return False
+
+    def seen(self: Ledger, record: Record, starter: object) -> Record:
+        with pytest.raises(HostError, match="has held"), Ledger(ledger._folder).lock():
+            pass
+        marked.append(record.name)
+        return mark(self, record, MINE)
+
+    monkeypatch.setattr(sweep, "agent_answers", asked)
+    monkeypatch.setattr(Ledger, "mark_ending", seen)
+    assert list(sweeper.orphans()) == marked == ["pl-1"]
+
+
+def test_one_that_is_used_elsewhere_since_it_was_asked_stays(
+    ledger: Ledger, sweeper: Sweeper, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger.write(replace(record, owner=ELSEWHERE))
+
+    def joined(folder: Path) -> bool:
+        ledger.write(replace(record, owner=ELSEWHERE, leases=(ELSEWHERE,)))
+        return False
+
+    monkeypatch.setattr(sweep, "agent_answers", joined)
+    assert not sweeper.orphans()
+
+
+def test_one_that_another_begins_to_remove_is_forgotten_by_that_one(
+    ledger: Ledger, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`pytest-lima prune --all` beside a run that ends, for one."""
+    alive = identity.of(os.getppid())
+    assert alive is not None
+    theirs = replace(record, state=ENDING, starter=alive)
+    monkeypatch.setattr(removal, "remove", lambda *_: ledger.write(theirs))
+    ledger.write(record)
+    assert list(Sweeper(ledger, os.environ, lambda _: None).orphans()) == ["pl-1"]
+    assert ledger.read("pl-1") == theirs
 
 
 def test_one_that_can_not_be_removed_keeps_its_record_and_not_the_others(

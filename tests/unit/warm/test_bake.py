@@ -109,6 +109,7 @@ def booted(instance: Path) -> Booted:
         info=SimpleNamespace(name="pl-1", dir=instance, memory=1),
         address=SimpleNamespace(user="ann"), connection=None,
         keys=HostKeys({"ssh-ed25519": "AAAA"}, "the console"), booted_as=("pl-1",),
+        cold_seconds=80.0,
     ))  # fmt: skip
 
 
@@ -127,7 +128,7 @@ def test_a_vm_is_kept(
                          "clock set", "waker ended"]  # fmt: skip
     assert (golden.state.read_bytes(), golden.user, golden.name) == (b"memory", "ann", "pl-1")
     assert golden.kept == Kept("token", "lima-pl-1") and golden.layer_format == "qcow2"
-    assert golden.host_keys == {"ssh-ed25519": "AAAA"}
+    assert golden.host_keys == {"ssh-ed25519": "AAAA"} and golden.cold_seconds == 80.0
     # Its disk is shared; of the boot itself only what was printed is there.
     names = {path.name for path in folder.iterdir()}
     assert names == {"lima.yaml", "lima-version", "kernel", "state", golden.layer,

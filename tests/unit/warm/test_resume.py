@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from pytest_lima.errors import ReadyTimeoutError, StartError
+from pytest_lima.booted import Booted
+from pytest_lima.errors import InstanceDiedError, LimaError, ReadyTimeoutError, StartError
 from pytest_lima.guest.address import Address
 from pytest_lima.guest.hostkeys import HostKeys
 from pytest_lima.guest.identity import Kept
@@ -25,9 +26,10 @@ from pytest_lima.lima.cidata import StartData
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.info import InstanceInfo
 from pytest_lima.lima.limactl import Limactl
+from pytest_lima.lima.qmp import MigrationError
 from pytest_lima.lima.template import FilledTemplate
 from pytest_lima.warm import resume as resumes
-from pytest_lima.warm.golden import Golden
+from pytest_lima.warm.golden import Golden, RefusedStateError
 from pytest_lima.warm.resume import Resume
 
 if TYPE_CHECKING:
@@ -90,6 +92,54 @@ def test_what_limactl_said_of_the_kept_one_is_not_asked_again(
     info, address = resume._locate(resume._waiting())
     assert info == replace(kept, name="pl-2", dir=tmp_path / "pl-2")
     assert address == Address(60022, "ann", tmp_path / "_config" / "user")
+
+
+@pytest.mark.parametrize(
+    ("error", "logged", "refused"),
+    [
+        (MigrationError("no", seen="Missing section footer for ram"), "", True),
+        (MigrationError("no", seen="Cannot allocate memory"), "", False),
+        (InstanceDiedError("no", seen="EOF"), "load of migration failed: Invalid argument", True),
+        (InstanceDiedError("no", seen="EOF"), "error while loading state for instance", True),
+        (InstanceDiedError("no", seen="EOF"), "load of migration failed: Cannot allocate memory",
+         False),
+        (InstanceDiedError("no", seen="EOF"), "", False),  # by Linux, which was out of memory
+    ],
+)  # fmt: skip
+def test_a_state_is_refused_by_what_qemu_says_alone(
+    resume: Resume, monkeypatch: pytest.MonkeyPatch, error: Exception, logged: str, refused: bool
+) -> None:
+    folder = resume._dir
+    folder.mkdir()
+
+    class Monitor:
+        def __init__(self, _: Path) -> None: ...
+        def __enter__(self) -> Monitor:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+        def pass_file(self, *_: object) -> None: ...
+        def migrate(self, *_: object) -> None:
+            (folder / "ha.stderr.log").write_text(
+                f'{{"level":"info","msg":"qemu[stderr]: {logged}"}}\n' if logged else ""
+            )
+            raise error
+
+    monkeypatch.setattr(resumes, "_LAST_WORDS", 0.2)
+    monkeypatch.setattr(resumes, "Monitor", Monitor)
+    monkeypatch.setattr(Path, "is_socket", lambda _: True)
+    with pytest.raises(StartError, match="could not load the kept machine") as caught:
+        resume._load(quiet())
+    assert isinstance(caught.value, RefusedStateError) is refused
+    assert (logged or cast("LimaError", error).seen or "") in (caught.value.seen or "")
+
+
+def test_how_long_the_kept_one_took_to_boot_is_known(
+    resume: Resume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resume, "_golden", replace(resume._golden, cold_seconds=80.0))
+    booted = Booted(*cast("Any", (None,) * 6), 2.0, ("pl-1",))
+    assert resume._timed(booted).cold_seconds == 80.0
 
 
 def test_with_keys_of_its_own_all_goes_over_them(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,20 +15,24 @@ from pytest_lima.boot import Boot
 from pytest_lima.booted import Booted
 from pytest_lima.errors import (
     AcceleratorError,
+    ConnectionLostError,
     HostError,
+    HostKeyError,
     InstanceDiedError,
+    LimactlMissingError,
     LimaError,
     ProvisionError,
+    ReadyTimeoutError,
     StartError,
 )
 from pytest_lima.guest.freeze import NotFrozenError
-from pytest_lima.guest.identity import Kept, NotKeptError
+from pytest_lima.guest.identity import Kept, NotItselfError, NotKeptError
 from pytest_lima.lima.accel import Accelerator
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.limactl import Limactl
 from pytest_lima.lima.template import FilledTemplate
 from pytest_lima.warm import clone, fit, start
-from pytest_lima.warm.golden import Golden
+from pytest_lima.warm.golden import Golden, RefusedStateError
 from pytest_lima.warm.start import Order, Then
 from pytest_lima.warm.store import Store
 
@@ -46,7 +51,7 @@ class Machine:
     order: Order
     steps: list[str]
     cold: Exception | None = None
-    warm: Exception | None = None
+    warm: BaseException | None = None
     keep: BaseException | None = None
     keep_memory: BaseException | None = None
     unfit: str | None = None
@@ -155,7 +160,26 @@ def test_another_kind_is_kept_beside_it(machine: Machine) -> None:
     assert len(machine.store.all()) == 2
 
 
-@pytest.mark.parametrize("error", [StartError("it hangs", seen="a reason"), OSError("full")])
+REFUSED = [RefusedStateError("QEMU could not load it", seen="a reason"),
+           NotItselfError("it isn't itself", seen="a reason")]  # fmt: skip
+# What the kept machine has no part in, or may have none.
+OTHERS = [
+    StartError("the VM did not start", seen="a reason"),
+    StartError("QEMU could not load the kept machine", seen="a reason"),  # killed by the host
+    ReadyTimeoutError("no engine answers", seen="a reason"),
+    HostKeyError("something else answers", seen="a reason"),
+    ConnectionLostError("no forward", seen="a reason"),
+    LimactlMissingError("it can't be run", seen="a reason"),
+    LimaError("qemu-img could not make a disk", seen="a reason"),
+    OSError(errno.ENOSPC, "a reason"),
+    OSError(errno.EMFILE, "a reason"),
+    OSError(errno.ENOMEM, "a reason"),
+    PermissionError(errno.EACCES, "a reason"),
+    FileNotFoundError(errno.ENOENT, "a reason", "qemu-img"),
+]
+
+
+@pytest.mark.parametrize("error", REFUSED)
 def test_what_does_not_wake_up_is_started_cold_and_kept_anew(
     machine: Machine, observer: Recorder, error: Exception
 ) -> None:
@@ -165,7 +189,125 @@ def test_what_does_not_wake_up_is_started_cold_and_kept_anew(
     assert machine.steps == ["cold", "keep", "warm", "delete", "cold", "keep"]
     [warning] = observer.all("warn")
     assert "pl-1 could not wake up and starts cold: " in warning
-    assert ("a reason" in warning) or ("full" in warning)
+    assert "a reason" in warning
+
+
+def test_what_has_been_damaged_is_started_cold_and_kept_anew(
+    machine: Machine, observer: Recorder
+) -> None:
+    for spoil in (Path.unlink, lambda disk: disk.write_bytes(b"torn")):
+        machine.start()
+        machine.warm = StartError("it hangs")
+        [old] = machine.store.all()
+        (old.folder / "disk-1").chmod(0o600)
+        spoil(old.folder / "disk-1")
+        machine.start()
+        assert machine.steps == ["cold", "keep", "warm", "delete", "cold", "keep"]
+        assert machine.store.all() != [old]
+        machine.store.remove(machine.store.all()[0])
+        machine.steps.clear()
+        machine.warm = None
+
+
+@pytest.mark.parametrize("by_disk", [False, True])
+@pytest.mark.parametrize("error", OTHERS, ids=repr)
+def test_what_another_fault_keeps_from_waking_up_stays(
+    machine: Machine, observer: Recorder, error: Exception, by_disk: bool
+) -> None:
+    machine.by_disk = by_disk
+    machine.start()
+    kept = machine.store.all()
+    machine.warm = error
+    machine.start()
+    assert machine.steps[2:] == ["warm", "delete", "cold"]
+    [warning] = observer.all("warn")
+    assert "pl-1 could not wake up and starts cold: " in warning and "a reason" in warning
+    assert "what is kept stays" in warning and "prune --golden" in warning
+    with pytest.raises(type(error)):
+        machine.start(mode="warm")
+    assert machine.store.all() == kept
+    assert machine.store.refused(kept[0].key) is None
+    machine.warm = None
+    machine.start()
+    assert machine.steps[-1] == "warm"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), KeyboardInterrupt()])
+def test_what_is_no_error_of_ours_removes_nothing(machine: Machine, error: Exception) -> None:
+    machine.start()
+    kept = machine.store.all()
+    machine.warm = error
+    with pytest.raises(type(error)):
+        machine.start()
+    assert machine.store.all() == kept
+
+
+def test_one_that_can_not_be_looked_at_now_stays(
+    machine: Machine, observer: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.start()
+    kept = machine.store.all()
+
+    def refuse(*_: object) -> Golden:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pytest_lima.warm.golden.read", refuse)
+        machine.start()
+        with pytest.raises(OSError, match="Too many open files"):
+            machine.start(mode="warm")
+    assert machine.steps == ["cold", "keep", "cold"]
+    [warning] = observer.all("warn")
+    assert "Too many open files" in warning
+    assert machine.store.all() == kept
+
+
+def test_one_that_can_not_be_built_is_started_cold(
+    machine: Machine, observer: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder is another user's, for one."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Store, "building", refuse)
+    machine.start()
+    assert machine.steps == ["cold"]
+    [warning] = observer.all("warn")
+    assert "Permission denied" in warning
+
+
+@pytest.mark.parametrize("mode", ["auto", "warm"])
+def test_one_that_another_run_removes_while_it_is_taken_is_looked_for_again(
+    machine: Machine, observer: Recorder, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    machine.start()
+    wake_up = machine.wake_up
+
+    def removed(order: Order, golden: Golden) -> tuple[Boot, Booted]:
+        monkeypatch.setattr(start, "wake_up", wake_up)
+        machine.store.remove(golden)
+        start.start(replace(order, name="pl-2"))
+        raise FileNotFoundError(errno.ENOENT, "No such file", "state")
+
+    monkeypatch.setattr(start, "wake_up", removed)
+    machine.start(mode=mode)
+    assert machine.steps == ["cold", "keep", "cold", "keep", "delete", "warm"]
+    assert observer.all("warn") == []
+
+
+def test_a_script_that_fails_in_a_clone_for_a_fault_of_the_moment_refuses_nothing(
+    machine: Machine,
+) -> None:
+    """A mirror that can't be reached, for one: the first boot fails as well."""
+    machine.by_disk = True
+    machine.start()
+    kept = machine.store.all()
+    machine.warm = machine.cold = ProvisionError("apt-get failed")
+    with pytest.raises(ProvisionError):
+        machine.start()
+    assert machine.store.all() == kept
+    assert machine.store.refused(kept[0].key) is None
 
 
 @pytest.mark.parametrize("wakes_up", [True, False])
@@ -174,7 +316,7 @@ def test_what_another_run_has_kept_anew_meanwhile_is_tried_once(
 ) -> None:
     """Several whose waking up fails at once make one cold start, not one each."""
     machine.start()
-    error = machine.warm = StartError("it hangs")
+    error = machine.warm = RefusedStateError("it can't be loaded")
 
     def another_keeps_one() -> None:
         machine.steps.append("delete")
@@ -205,7 +347,7 @@ def test_an_accelerator_that_fails_is_no_fault_of_what_is_kept(
 
 def test_where_warm_was_asked_for_that_is_an_error(machine: Machine, observer: Recorder) -> None:
     machine.start()
-    machine.warm = StartError("it hangs")
+    machine.warm = RefusedStateError("it hangs")
     with pytest.raises(StartError, match="it hangs"):
         machine.start(mode="warm")
     assert machine.steps == ["cold", "keep", "warm"]
@@ -275,6 +417,16 @@ def test_one_that_can_t_be_frozen_is_not_tried_again(machine: Machine, observer:
     assert machine.steps[3:] == ["cold", "keep its disk"]
 
 
+def test_one_that_can_t_be_frozen_now_is_tried_again(machine: Machine, observer: Recorder) -> None:
+    machine.by_disk = True
+    machine.keep = NotFrozenError("it can't be frozen", seen="not frozen: Device or resource busy")
+    machine.start()
+    machine.keep = None
+    machine.start()
+    assert machine.steps == ["cold", "keep its disk"] * 2
+    assert len(observer.all("warn")) == 1
+
+
 def test_one_whose_memory_turns_out_not_to_be_kept_is_kept_by_its_disk(
     machine: Machine, observer: Recorder
 ) -> None:
@@ -297,7 +449,8 @@ def test_one_of_which_nothing_can_be_kept_is_not_tried_again(machine: Machine) -
 
 
 @pytest.mark.parametrize(
-    ("error", "anew"), [(StartError("it hangs"), ["keep its disk"]), (ProvisionError("twice"), [])]
+    ("error", "anew"),
+    [(RefusedStateError("no"), ["keep its disk"]), (ProvisionError("twice"), [])],
 )
 def test_a_clone_that_fails_is_started_cold_and_kept_anew_if_that_helps(
     machine: Machine, observer: Recorder, error: Exception, anew: list[str]

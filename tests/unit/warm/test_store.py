@@ -1,15 +1,22 @@
 from __future__ import annotations
 
+import errno
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from pytest_lima.errors import HostError
 from pytest_lima.guest.identity import Kept
+from pytest_lima.lima.identity import this_process
 from pytest_lima.lima.info import InstanceInfo
+from pytest_lima.warm import golden as records
+from pytest_lima.warm import store as stores
 from pytest_lima.warm.golden import Golden
 from pytest_lima.warm.store import Store
 
@@ -175,3 +182,126 @@ def test_what_is_not_to_be_kept_is_remembered_until_it_is_forgiven(store: Store)
     assert [one.key for one in store.all()] == ["k1"]
     store.forgive()
     assert store.refused("k1") is None
+
+
+def test_what_a_run_keeps_while_another_removes_the_old_one_stays(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has looked what there is removes just that: nobody publishes in between."""
+    old = publish(store)
+    monkeypatch.setattr(stores, "_CHANGES_TIMEOUT", 0.2)
+    read, tried = records.read, []
+
+    def slow(folder: Path) -> Golden | None:
+        found = read(folder)
+        if not tried:
+            tried.append(folder)
+            with pytest.raises(HostError, match="another process has been changing"):
+                publish(Store(tmp_path))
+        return found
+
+    monkeypatch.setattr(records, "read", slow)
+    store.remove(old)
+    assert tried and left(tmp_path) == []
+
+
+def test_one_that_can_not_be_read_now_is_not_taken_for_another_s(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = publish(store)
+
+    def refuse(*_: object) -> str:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", refuse)
+        for look in (lambda: store.find("k1"), lambda: store.remove(made)):
+            with pytest.raises(OSError, match="Too many"):
+                look()
+        assert store.holds(made) and store.all() == store.shrink(0) == []
+    assert store.find("k1") == made
+
+
+def test_one_that_can_not_take_its_place_leaves_the_old_one(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = publish(store)
+    rename = Path.rename
+
+    def full(path: Path, target: Path) -> Path:
+        if ".half-" in path.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(OSError, match="No space left"):
+        publish(store)
+    assert store.find("k1") == made and left(tmp_path) == ["k1"]
+
+
+def test_a_full_disk_refuses_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(store)
+    write = Path.write_text
+
+    def full(path: Path, text: str) -> int:
+        write(path, "")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        store.refuse("k1", "it can't be frozen")
+    assert store.refused("k1") is None
+
+
+def test_what_is_found_is_held_by_links_when_it_is_removed(store: Store, tmp_path: Path) -> None:
+    made = publish(store)
+    disk = tmp_path / "disk-of-an-instance"
+    os.link(made.folder / made.layer, disk)
+    store.remove(made)
+    assert disk.exists() and store.find("k1") is None
+
+
+def test_who_makes_one_is_known(store: Store) -> None:
+    assert store.builder("k1") is None
+    with store.building("k1", never):
+        holder = store.builder("k1")
+        assert holder is not None and holder.process == this_process()
+        assert f"process {os.getpid()} for 0 s: " in str(holder)
+
+
+def test_what_has_been_damaged_since_it_was_kept_is_seen(store: Store) -> None:
+    made = publish(store)
+    assert records.damage(made) == ""
+    os.utime(made.state, (1, 1))
+    assert records.damage(made) == "its file state has changed since it was kept"
+    made.state.unlink()
+    assert records.damage(made) == "its file state is missing"
+
+
+def test_processes_that_keep_and_remove_the_same_leave_one_whole(
+    store: Store, tmp_path: Path
+) -> None:
+    program = (
+        "import sys, time; from pathlib import Path\n"
+        "from pytest_lima.guest.identity import Kept\n"
+        "from pytest_lima.warm.golden import Golden\n"
+        "from pytest_lima.warm.store import Store\n"
+        "store = Store(Path(sys.argv[1]))\n"
+        "def wait(done):\n"
+        "    while not done(): time.sleep(0.001)\n"
+        "for number in range(40):\n"
+        "    old = store.find('k1')\n"
+        "    with store.building('k1', wait), store.half('k1') as folder:\n"
+        "        (folder / 'disk-1').write_text('disk')\n"
+        "        kept = Kept(sys.argv[2] + str(number), 'h')\n"
+        "        store.publish(Golden(folder, 'k1', 'pl-1', 't', kept, 'ann', {},\n"
+        "                             'disk-1', 'raw', ('pl-1',)))\n"
+        "    if old: store.remove(old)\n"
+        "    store.shrink(10**9)\n"
+    )
+    makers = [subprocess.Popen([sys.executable, "-c", program, str(tmp_path), name])
+              for name in ("a", "b")]  # fmt: skip
+    assert [maker.wait(60) for maker in makers] == [0, 0]
+    made = store.find("k1")
+    assert made is not None and made.kept.token[1:] == "39" and records.damage(made) == ""
+    assert left(tmp_path) == ["k1"]
