@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from pytest_lima.errors import LimaError
 from pytest_lima.guest import ssh
 from pytest_lima.instance import Instance
-from pytest_lima.lima import host, paths, template
+from pytest_lima.lima import host, lima_yaml, paths, template
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.identity import this_process
 from pytest_lima.observer import Observer
@@ -224,7 +224,7 @@ class Pool:
         machine = self.host(spec.vmtype, spec.arch)
         # Both get ready while limactl reads the template.
         self._guard.call()
-        template.prepare()
+        lima_yaml.prepare()
         ssh.prepare()
         source = spec.template or DEFAULT_TEMPLATE
         text = machine.limactl.template(source)
