@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from pytest_lima.errors import TemplateError
-from pytest_lima.lima import engines, lima_yaml, reach, yaml_text
+from pytest_lima.lima import engines, lima_yaml, params, reach, yaml_text
+from pytest_lima.lima.keys import LIMA_2_2, Keys, is_own
 from pytest_lima.lima.merging import merge, take_out, without_nulls
 from pytest_lima.spec import MachineSpec
 
@@ -73,7 +74,14 @@ class FilledTemplate:
 
 
 def fill(
-    source: str, base: str, spec: MachineSpec, *, vmtype: str, arch: str, emulated: bool = False
+    source: str,
+    base: str,
+    spec: MachineSpec,
+    *,
+    vmtype: str,
+    arch: str,
+    emulated: bool = False,
+    keys: Keys = LIMA_2_2,
 ) -> FilledTemplate:
     """Merge a template, our safe defaults and a spec.
 
@@ -84,12 +92,19 @@ def fill(
         vmtype: ``qemu`` or ``vz``.
         arch: The guest's architecture.
         emulated: No hardware runs the guest's instructions.
+        keys: Those that this Lima knows.
 
     Raises:
-        TemplateError: It is no template, or one that reaches outside its instance.
+        TemplateError: It is no template, has keys that Lima would ignore, or reaches outside its
+            instance.
     """
-    overrides = json.loads(spec.overrides)
-    filled = merge(take_out(_load(source, base), overrides), _SAFE)
+    raw, overrides = _load(source, base), json.loads(spec.overrides)
+    keys.check(f"the template {source}", raw)
+    keys.check("lima_overrides, or overrides=, for " + source, overrides)
+    networks = [json.loads(network) for network in spec.networks]
+    keys.check(f"networks= for {source}", {"networks": networks})
+    raw = {key: value for key, value in raw.items() if not is_own(key)}
+    filled = merge(take_out(raw, overrides), _SAFE)
     if emulated:
         # Lima takes the host's processor wherever there is a /dev/kvm, which emulation refuses.
         filled = merge({"vmOpts": {"qemu": {"cpuType": {arch: "max"}}}}, filled)
@@ -108,6 +123,7 @@ def fill(
     filled = merge(filled, overrides)
     for key in ("provision", "portForwards"):
         filled[key] = _entries(source, filled, key)
+    filled["provision"] = [*filled["provision"], *params.keep_used(raw, filled)]
     reach.refuse(source, filled)
     if "plain" not in filled:
         filled["plain"] = not _needs_guest_agent(filled)

@@ -400,3 +400,38 @@ def test_null_in_the_overrides_takes_out_what_the_template_says() -> None:
     )
     assert filled(spec, cpus=2)["networks"] == [{"lima": "user-v2"}]
     assert filled(spec, cpus=2)["cpus"] == 3
+
+
+def test_a_param_stays_used_when_its_mount_is_left_out() -> None:
+    """limactl refuses one that nothing uses, and may be given a value for it."""
+    base = {"param": {"src": "/tmp", "other": "x"}, "mounts": [{"location": "{{.Param.src}}"}],
+            "probes": [{"script": "$PARAM_other"}]}  # fmt: skip
+    result = filled(**base)
+    assert result["param"] == base["param"]
+    assert "PARAM_src" in result["provision"][-1]["script"]
+    assert "PARAM_other" not in str(result["provision"])
+    assert (
+        "PARAM_other"
+        in filled(machine_spec(overrides={"probes": []}), **base)["provision"][-1]["script"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("spec", "base", "who", "seen"),
+    [
+        ({}, {"cpuz": 2}, "the template my.yaml", "cpuz (did you mean cpus?)"),
+        ({"overrides": {"ssh": {"localport": 1}}}, {}, "lima_overrides, or overrides=, for my.yaml",
+         "ssh.localport (did you mean localPort?)"),
+        ({"networks": [{"lime": "shared"}]}, {}, "networks= for my.yaml",
+         "networks[0].lime (did you mean lima?)"),
+    ],
+)  # fmt: skip
+def test_a_key_that_lima_doesn_t_know(spec, base, who: str, seen: str) -> None:
+    with pytest.raises(TemplateError) as caught:
+        fill(machine_spec(**spec), **base)
+    assert caught.value.what.startswith(who)
+    assert caught.value.seen == seen
+
+
+def test_keys_of_the_author_s_own_are_left_out() -> None:
+    assert filled(**{"x-common": {"any": 1}}) == filled()
