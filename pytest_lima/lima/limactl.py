@@ -18,8 +18,9 @@ from pytest_lima.errors import (
     StartError,
     TemplateError,
 )
-from pytest_lima.lima import messages, process
+from pytest_lima.lima import keys, messages, process, sources
 from pytest_lima.lima.info import InstanceInfo, parse
+from pytest_lima.lima.keys import Keys
 
 MINIMUM = (2, 0, 0)
 _QUICK = 60.0
@@ -106,10 +107,27 @@ class Limactl:
         Raises:
             TemplateError: limactl can't read it.
         """
-        done = self.run("template", "copy", "--embed-all", source, "-")
-        self._check(done, TemplateError, f"the template {source} can't be used",
-                    "see `limactl create --list-templates`, or check the file")  # fmt: skip
-        return done.stdout
+        with sources.readable(source) as found:
+            done = self.run("template", "copy", "--embed-all", found.name, "-")
+        if done.ok:
+            return found.told(done.stdout)
+        raise TemplateError(
+            f"the template {source} can't be used",
+            ran=found.told(" ".join(done.argv)),
+            seen=found.told(complaint(done)),
+            remedy=sources.remedy(source, self._templates()),
+        )
+
+    def keys(self, version: str) -> Keys:
+        """The keys that this limactl, of that version, knows in a template."""
+        if not keys.is_newer(version):
+            return keys.LIMA_2_2
+        return keys.of_schema(self.run("generate-jsonschema").stdout)
+
+    def _templates(self) -> list[str]:
+        """The names of Lima's own templates."""
+        done = self.run("create", "--list-templates")
+        return done.stdout.split() if done.ok else []
 
     def create(self, name: str, template: Path, *edits: str, timeout: float) -> None:
         """Make an instance: images are downloaded and copied here.

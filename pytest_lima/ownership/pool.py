@@ -230,8 +230,9 @@ class Pool:
         text = machine.limactl.template(source)
         emulated = machine.accelerator.name == "tcg"
         filled = template.fill(
-            source, text, spec, vmtype=machine.vmtype, arch=machine.arch, emulated=emulated
-        )
+            source, text, spec, vmtype=machine.vmtype, arch=machine.arch, emulated=emulated,
+            keys=machine.limactl.keys(machine.version),
+        )  # fmt: skip
         settings = self._settings
         return Order(machine, name, spec, filled, machine.timeout(settings), settings.start,
                      settings.warm_budget, own_keys=settings.host_keys == "own")  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -122,4 +123,22 @@ def test_a_template_that_cannot_be_used_is_named(pytester, fake_lima):
         ],
         consecutive=True,
     )
-    assert fake_lima.calls("create") == []
+    assert [call.argv[3:] for call in fake_lima.calls("create")] == [("--list-templates",)]
+
+
+def test_a_template_that_is_not_there_has_near_names(pytester, fake_lima):
+    pytester.makepyfile("def test_it(lima): pass")
+    for given, meant in (("debain", "there is no file debain in *; did you mean template:debian?"),
+                         ("template:debain", "did you mean template:debian?")):  # fmt: skip
+        result = pytester.runpytest(f"--lima-template={given}")
+        result.assert_outcomes(errors=1)
+        result.stdout.fnmatch_lines([f"  do: {meant}"])
+
+
+def test_a_template_by_any_name(pytester, fake_lima):
+    """limactl makes an instance's name of a file's, and refuses some."""
+    pytester.makepyfile("def test_it(lima): assert lima.cpus == 3")
+    for name in (".lima.yaml", "my vm.yaml"):
+        Path(fake_lima.template(keys={"cpus": 3})).rename(pytester.path / name)
+        result = pytester.runpytest(f"--lima-template={name}")
+        result.assert_outcomes(passed=1)

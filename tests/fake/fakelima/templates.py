@@ -44,9 +44,17 @@ def read(source: str) -> str:
         return _NAMED[name.removeprefix("//")]
     if "://" in source:
         raise ValueError(f"failed to download {source}: the fake has no network")
+    stem = Path(source).name.lower().removesuffix(".yml").removesuffix(".yaml")
+    if len(stem) > 76 or not re.fullmatch("[a-z0-9]+(?:[._-][a-z0-9]+)*", stem):
+        raise ValueError(f"filename `{source}` is invalid: identifier `{stem}` must match ^[A-Za-z")
     if not Path(source).exists():
         raise ValueError(f"open {source}: no such file or directory")
     return Path(source).read_text()
+
+
+def names() -> list[str]:
+    """Those of `limactl create --list-templates`."""
+    return sorted(_NAMED)
 
 
 def resolve(
