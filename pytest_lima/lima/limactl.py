@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 import shlex
 import shutil
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -117,6 +120,19 @@ class Limactl:
             seen=found.told(complaint(done)),
             remedy=sources.remedy(source, self._templates()),
         )
+
+    def yq(self, template: str, expression: str) -> process.Completed:
+        """Have limactl print what an expression makes of a template.
+
+        Its own ``template yq`` fills in defaults first, so the template travels as a text in
+        another one.
+        """
+        with tempfile.TemporaryDirectory(prefix="pytest-lima-") as folder:
+            carrier = Path(folder, "carrier.yaml")
+            text = base64.b64encode(template.encode()).decode()
+            carrier.write_text(json.dumps({"images": [{"location": "/"}], "message": text}))
+            expression = f".message | @base64d | from_yaml |\n{expression}"
+            return self.run("template", "yq", str(carrier), expression)
 
     def keys(self, version: str) -> Keys:
         """The keys that this limactl, of that version, knows in a template."""

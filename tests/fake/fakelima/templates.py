@@ -97,9 +97,29 @@ def resolve(
     return config
 
 
+def edit(text: str, expressions: Sequence[str]) -> str:
+    """A template with expressions applied to it.
+
+    Raises:
+        ValueError: As limactl refuses one.
+    """
+    import yaml
+
+    config = yaml.safe_load(text)
+    for expression in expressions:
+        param = re.fullmatch(r'\.param\["(\w+)"\] = (".*")', expression)
+        if param:
+            config["param"][param[1]] = json.loads(param[2])
+        else:
+            _assign(config, expression)
+    return json.dumps(config)
+
+
 def _assign(config: dict[str, Any], expression: str) -> None:
     """Plain assignments are all the yq there is in here."""
     match = _ASSIGNMENT.fullmatch(expression.strip())
+    if match is None and not expression.startswith("."):
+        raise ValueError(f"1:1: lexer: invalid input text {json.dumps(expression)}")
     if match is None:
         refuse(f"the fake's yq can't do {expression!r}")
     *parents, last = match[1].split(".")
@@ -108,7 +128,7 @@ def _assign(config: dict[str, Any], expression: str) -> None:
     try:
         config[last] = json.loads(match[2])
     except ValueError:
-        raise ValueError(f"failed to parse the yq expression {expression!r}") from None
+        raise ValueError(f"1:9: lexer: invalid input text {json.dumps(match[2])}") from None
 
 
 def size(text: str | float) -> int:
