@@ -110,7 +110,7 @@ def _given(expression: str, settings: Settings) -> str:
 def _spelled(expression: str) -> str:
     """How what was meant is written for yq, if that can be seen."""
     match = _ASSIGNMENT.fullmatch(expression.strip())
-    if match is None:
+    if match is None or re.search(r"[|()]", match[3]):
         return ""
     try:
         value = json.dumps(lima_yaml.read("it", match[3]), ensure_ascii=False)

@@ -2,8 +2,8 @@
 
 Two readers of one text must see the same values. Lima's reader is of YAML 1.2 with habits of its
 own (``on`` is a text, ``0755`` is 493, ``1_000`` is 1000), PyYAML's is of YAML 1.1. So PyYAML
-only takes the text apart here: a plain scalar stays as it was written, for `yaml_text` to write
-it like that again.
+only takes the text apart here. What is a text for Lima becomes one; what may be a number stays as
+it was written, for `yaml_text` to write it like that again.
 """
 
 from __future__ import annotations
@@ -30,12 +30,17 @@ _BOOLS = {"true": True, "True": True, "TRUE": True,
 _PLAIN = "!plain"
 _TAG = "tag:yaml.org,2002:"
 _INT = re.compile(r"0|-?[1-9][0-9]{0,17}")
+# What Lima may take for a number, which depends on the field too.
+_NUMBER = re.compile(
+    r"[-+]?(0[xX][0-9a-fA-F_]+|0[oO][0-7_]+|0[bB][01_]+|[0-9][0-9_]*\.?[0-9_]*([eE][-+]?[0-9]+)?"
+    r"|\.[0-9][0-9_]*([eE][-+]?[0-9]+)?)|-?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+)
 # Line breaks in YAML 1.1 and for PyYAML; for Lima characters like others.
 _BREAKS = "\x85\u2028\u2029"
 
 
 class Plain(str):
-    """A plain scalar as it was written: what it is, is for Lima to say."""
+    """What may be a number, as it was written: what it is, is for Lima to say."""
 
     __slots__ = ()
 
@@ -52,8 +57,8 @@ def prepare() -> None:
 def read(source: str, text: str) -> Any:
     """Read the first document of ``text``, as Lima does.
 
-    Mappings, lists, texts (`Plain` where they are not quoted), whole numbers, booleans, None;
-    bytes for ``!!binary`` that is no text.
+    Mappings, lists, texts, whole numbers, booleans, None; `Plain` for other numbers, bytes for
+    ``!!binary`` that is no text.
 
     Args:
         source: Where it is from, for messages.
@@ -115,6 +120,7 @@ class _Reader:
 
     def __init__(self, text: str, stand_ins: Mapping[str, str]) -> None:
         self._stood_for = {ord(stand_in): char for char, stand_in in stand_ins.items()}
+        self._source = text
         self._crlf = "\r\n" in text
         self._nodes = 0
         if text.startswith("\ufeff"):
@@ -143,14 +149,14 @@ class _Reader:
             if isinstance(key_node.value, list):
                 raise ValueError(f"a key is no text{_at(key_node)}")
             value = self.value(value_node, depth + 1)
-            text = self._text(key_node)
-            key = Plain(text) if key_node.tag == _PLAIN else text
-            if node.flow_style and isinstance(key, Plain) and ":" in key:
+            is_plain = key_node.tag == _PLAIN
+            key = _key(self._text(key_node)) if is_plain else self._text(key_node)
+            if node.flow_style and is_plain and ":" in key:
                 raise ValueError(f"the key {key!r} in braces, which Lima splits{_at(key_node)}")
             if key in own:
                 raise ValueError(f"the key {key!r} is there twice{_at(key_node)}")
             own.add(key)
-            if isinstance(key, Plain) and key == "<<":
+            if is_plain and key == "<<":
                 found |= _merged(value, key_node)
             else:
                 found[key] = value
@@ -158,8 +164,10 @@ class _Reader:
 
     def _scalar(self, node: ScalarNode, kind: str) -> Any:
         text = self._text(node)
-        if kind in (_PLAIN, "int", "float", "bool"):
-            return _plain(text)
+        if kind == _PLAIN and self._source[node.start_mark.index] == "!":
+            return text  # the tag `!` makes a text of it, for Lima too
+        if kind in (_PLAIN, "int", "float", "bool") or (kind == "str" and not node.style):
+            return _plain(text)  # of `!!str` Lima makes no more than of no tag
         if kind == "null":
             return None
         if kind == "binary":
@@ -199,4 +207,15 @@ def _plain(text: str) -> Any:
         return None
     if text in _BOOLS:
         return _BOOLS[text]
-    return int(text) if _INT.fullmatch(text) else Plain(text)
+    if _INT.fullmatch(text):
+        return int(text)
+    # Lima leaves out tabs inside of plain scalars.
+    return Plain(text) if _NUMBER.fullmatch(text) or "\t" in text else text
+
+
+def _key(text: str) -> str:
+    """The name that Lima takes a plain key for."""
+    value = _plain(text)
+    if value is None or isinstance(value, bool):
+        return "" if value is None else str(value).lower()
+    return value if isinstance(value, str) else text

@@ -1,7 +1,7 @@
 """Writing YAML of which every reader makes the same, Lima's among them.
 
 Texts are in quotes, or a block where that is more readable and means the same; only what
-`lima_yaml` has read as a plain scalar is written as one.
+`lima_yaml` has read as what may be a number is written as it was.
 """
 
 from __future__ import annotations

@@ -435,3 +435,17 @@ def test_a_key_that_lima_doesn_t_know(spec, base, who: str, seen: str) -> None:
 
 def test_keys_of_the_author_s_own_are_left_out() -> None:
     assert filled(**{"x-common": {"any": 1}}) == filled()
+
+
+def test_texts_of_a_template_stay_texts() -> None:
+    base = "images: [{location: /a.img, arch: x86_64}]\nenv: {DEBUG: on, PORTS: 22:22, DAY: 2026-13-45}\n"
+    for overrides in ({}, {"env": {"DEBUG": "on", "NO": "no", "MODE": "0755"}}):
+        spec = machine_spec(overrides=overrides)
+        result = template.fill("t", base, spec, vmtype="qemu", arch="x86_64")
+        expected = {
+            "DEBUG": "on",
+            "PORTS": "22:22",
+            "DAY": "2026-13-45",
+            **overrides.get("env", {}),
+        }
+        assert yaml.safe_load(result.text)["env"] == expected
