@@ -438,7 +438,8 @@ def test_keys_of_the_author_s_own_are_left_out() -> None:
 
 
 def test_texts_of_a_template_stay_texts() -> None:
-    base = "images: [{location: /a.img, arch: x86_64}]\nenv: {DEBUG: on, PORTS: 22:22, DAY: 2026-13-45}\n"
+    base = "images: [{location: /a.img}]\nenv: {DEBUG: on, PORTS: 22:22, DAY: 2026-13-45}\n"
+    env = {"DEBUG": "on", "PORTS": "22:22", "DAY": "2026-13-45"}
     for overrides in ({}, {"env": {"DEBUG": "on", "NO": "no", "MODE": "0755"}}):
         spec = machine_spec(overrides=overrides)
         result = template.fill("t", base, spec, vmtype="qemu", arch="x86_64")
