@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pytest_lima.errors import TemplateError
@@ -106,7 +105,6 @@ def _first(text: str, kind: Any) -> Node | None:
     return node
 
 
-@cache
 def _loader(base: str) -> Any:
     """A loader that takes plain scalars for nothing but plain scalars."""
     import yaml

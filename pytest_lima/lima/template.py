@@ -103,7 +103,7 @@ def fill(
     keys.check("lima_overrides, or overrides=, for " + source, overrides)
     networks = [json.loads(network) for network in spec.networks]
     keys.check(f"networks= for {source}", {"networks": networks})
-    raw = {key: value for key, value in raw.items() if not is_own(key)}
+    raw = without_nulls({key: value for key, value in raw.items() if not is_own(key)})
     filled = merge(take_out(raw, overrides), _SAFE)
     if emulated:
         # Lima takes the host's processor wherever there is a /dev/kvm, which emulation refuses.
@@ -145,8 +145,7 @@ def fill(
 def _load(source: str, text: str) -> dict[str, Any]:
     raw = lima_yaml.read(source, text)
     if isinstance(raw, dict) and raw.get("images"):
-        unset: dict[str, Any] = without_nulls(raw)
-        return unset
+        return raw
     raise TemplateError(
         f"{source} is not a Lima template",
         seen="it has no images" if isinstance(raw, dict) else "it is not a mapping",

@@ -6,7 +6,6 @@ import pytest
 import yaml
 
 from pytest_lima.errors import TemplateError
-from pytest_lima.lima import lima_yaml
 from pytest_lima.lima.lima_yaml import Plain, read
 from pytest_lima.lima.yaml_text import write
 
@@ -137,6 +136,4 @@ def test_pyyaml_without_libyaml_reads_the_same(monkeypatch: pytest.MonkeyPatch) 
     text = "a: on\nb: &x {c: 0755, d: '5'}\ne:\n  <<: *x\nf: |\n  x  \n"
     expected = read("t", text)
     monkeypatch.delattr(yaml, "CBaseLoader", raising=False)
-    lima_yaml._loader.cache_clear()
     assert read("t", text) == expected
-    lima_yaml._loader.cache_clear()
