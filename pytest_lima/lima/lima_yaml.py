@@ -9,6 +9,7 @@ it was written, for `yaml_text` to write it like that again.
 from __future__ import annotations
 
 import base64
+import contextlib
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -90,10 +91,12 @@ def _compose(text: str) -> Node | None:
     import yaml
 
     try:
-        # libyaml, where PyYAML has it, is fast, and reads tabs as Lima does.
-        return _first(text, _loader("CBaseLoader"))
-    except (AttributeError, yaml.YAMLError):
-        return _first(text, _loader("BaseLoader"))  # whose errors say more
+        return _first(text, _loader("BaseLoader"))
+    except yaml.YAMLError:
+        # libyaml, where PyYAML has it, reads tabs as Lima does; PyYAML's own errors say more.
+        with contextlib.suppress(AttributeError, yaml.YAMLError):
+            return _first(text, _loader("CBaseLoader"))
+        raise
 
 
 def _first(text: str, kind: Any) -> Node | None:
