@@ -13,7 +13,17 @@ from types import MappingProxyType
 from typing import Any
 
 from pytest_lima.errors import TemplateError
-from pytest_lima.values import at_least_one, count, gib, not_empty, one_of, pair, positive, switch
+from pytest_lima.values import (
+    at_least_one,
+    count,
+    expression,
+    gib,
+    not_empty,
+    one_of,
+    pair,
+    positive,
+    switch,
+)
 
 DEFAULT_TEMPLATE = "template:ubuntu-lts"
 
@@ -71,7 +81,8 @@ OPTIONS: tuple[Option, ...] = (
         f"Lima template of the VM, default {DEFAULT_TEMPLATE}; several: the suite runs on each",
         repeatable=True,
     ),
-    Option("set", not_empty, (), "EXPR", "yq expression applied to the template by limactl", True),
+    Option("set", expression, (), "EXPR",
+           "yq expression applied to the template by limactl, or KEY=VALUE", True),
     Option("param", pair, (), "KEY=VALUE", "Value for a param of the template", True),
     Option("cpus", at_least_one, None, "N", "Number of virtual CPUs"),
     Option("memory", gib, None, "GIB", "Memory, such as 2 or 512MiB"),

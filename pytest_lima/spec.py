@@ -9,7 +9,7 @@ from typing import Any
 
 from pytest_lima.errors import TemplateError
 from pytest_lima.settings import Settings
-from pytest_lima.values import gib
+from pytest_lima.values import expression, gib
 
 _VMTYPES = ("auto", "vz", "qemu")
 
@@ -104,7 +104,7 @@ def machine_spec(
         provision=_texts("provision", provision),
         mounts=_texts("mounts", mounts),
         networks=tuple(canonical(network) for network in networks),
-        set=_texts("set", set),
+        set=_expressions(set),
         param=tuple(sorted((str(key), str(value)) for key, value in (param or {}).items())),
         overrides=canonical(overrides or {}),
     )
@@ -136,6 +136,15 @@ def _texts(name: str, value: object) -> tuple[str, ...]:
     if isinstance(items, Sequence) and all(isinstance(item, str) for item in items):
         return tuple(items)
     raise _refused(name, value, "a text or a list of texts")
+
+
+def _expressions(value: object) -> tuple[str, ...]:
+    texts = _texts("set", value)
+    try:
+        return tuple(expression(text) for text in texts)
+    except ValueError as error:
+        accepted = str(error)
+    raise _refused("set", value, accepted)
 
 
 def _size(name: str, value: object) -> float | None:

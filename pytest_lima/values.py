@@ -5,6 +5,7 @@ Each raises ValueError with words for "give …".
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable
@@ -13,6 +14,8 @@ from collections.abc import Callable
 _SIZE = r"(\d+(?:\.\d+)?)\s*(?:(g|gib|gb)|(m|mib|mb))?"
 _ON = ("on", "yes", "true", "1")
 _OFF = ("off", "no", "false", "0")
+_KEY_VALUE = r"(?s)([A-Za-z_]\w*(?:\.\w+|\[\d+\])*)\s*=\s*([^=\s].*)"
+_YQ_VALUE = r"(?s)-?\d+(\.\d+)?|true|false|null|\".*\"|\[.*\]|\{.*\}|\..*"
 _PARAM = r"(?s)[A-Za-z_][A-Za-z0-9_]*=.*"
 
 
@@ -71,6 +74,18 @@ def pair(text: str) -> str:
     if not re.fullmatch(_PARAM, text):
         raise ValueError("KEY=VALUE")
     return text
+
+
+def expression(text: str) -> str:
+    """Take a yq expression, or ``KEY=VALUE``, which becomes one."""
+    text = not_empty(text)
+    match = re.fullmatch(_KEY_VALUE, text)
+    if match is None:
+        return text
+    value = match[2]
+    if not re.fullmatch(_YQ_VALUE, value):
+        value = json.dumps(re.sub(r"(?s)'(.*)'", r"\1", value))
+    return f".{match[1]} = {value}"
 
 
 def one_of(*choices: str) -> Callable[[str], str]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 import shlex
 import shutil
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,8 +21,9 @@ from pytest_lima.errors import (
     StartError,
     TemplateError,
 )
-from pytest_lima.lima import causes, messages, process
+from pytest_lima.lima import causes, keys, messages, process, sources
 from pytest_lima.lima.info import InstanceInfo, parse
+from pytest_lima.lima.keys import Keys
 
 MINIMUM = (2, 0, 0)
 _QUICK = 60.0
@@ -106,11 +110,40 @@ class Limactl:
         Raises:
             TemplateError: limactl can't read it.
         """
-        done = self.run("template", "copy", "--embed-all", source, "-")
-        otherwise = "see `limactl create --list-templates`, or check the file"
-        self._check(done, TemplateError, f"the template {source} can't be used",
-                    causes.remedy(done.stderr, otherwise))  # fmt: skip
-        return done.stdout
+        with sources.readable(source) as found:
+            done = self.run("template", "copy", "--embed-all", found.name, "-")
+        if done.ok:
+            return found.told(done.stdout)
+        raise TemplateError(
+            f"the template {source} can't be used",
+            ran=found.told(" ".join(done.argv)),
+            seen=found.told(complaint(done)),
+            remedy=causes.remedy(done.stderr, sources.remedy(source, self._templates())),
+        )
+
+    def yq(self, template: str, expression: str) -> process.Completed:
+        """Have limactl print what an expression makes of a template.
+
+        Its own ``template yq`` fills in defaults first, so the template travels as a text in
+        another one.
+        """
+        with tempfile.TemporaryDirectory(prefix="pytest-lima-") as folder:
+            carrier = Path(folder, "carrier.yaml")
+            text = base64.b64encode(template.encode()).decode()
+            carrier.write_text(json.dumps({"images": [{"location": "/"}], "message": text}))
+            expression = f".message | @base64d | from_yaml |\n{expression}"
+            return self.run("template", "yq", str(carrier), expression)
+
+    def keys(self, version: str) -> Keys:
+        """The keys that this limactl, of that version, knows in a template."""
+        if not keys.is_newer(version):
+            return keys.LIMA_2_2
+        return keys.of_schema(self.run("generate-jsonschema").stdout)
+
+    def _templates(self) -> list[str]:
+        """The names of Lima's own templates."""
+        done = self.run("create", "--list-templates")
+        return done.stdout.split() if done.ok else []
 
     def create(self, name: str, template: Path, *edits: str, timeout: float) -> None:
         """Make an instance: images are downloaded and copied here.

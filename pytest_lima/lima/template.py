@@ -1,4 +1,4 @@
-"""From a spec to the lima.yaml of an instance; the one owner of yaml.
+"""From a spec to the lima.yaml of an instance.
 
 Templates are code that runs on the host too (`copyToHost` writes host files, Lima removes
 whatever lies at a `hostSocket`, `mode: ansible` runs a playbook), so what reaches outside the
@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from pytest_lima.errors import TemplateError
-from pytest_lima.lima import engines, reach
+from pytest_lima.lima import engines, lima_yaml, params, reach, yaml_text
+from pytest_lima.lima.keys import LIMA_2_2, Keys, is_own
+from pytest_lima.lima.merging import merge, take_out, without_nulls
 from pytest_lima.spec import MachineSpec
-
-_SIZE_LIMIT = 1024 * 1024
 
 # cloud-init prints the host keys when everything else is done, some images never do. This
 # prints the same block first, so that SSH can be pinned while provisioning goes on.
@@ -74,7 +74,14 @@ class FilledTemplate:
 
 
 def fill(
-    source: str, base: str, spec: MachineSpec, *, vmtype: str, arch: str, emulated: bool = False
+    source: str,
+    base: str,
+    spec: MachineSpec,
+    *,
+    vmtype: str,
+    arch: str,
+    emulated: bool = False,
+    keys: Keys = LIMA_2_2,
 ) -> FilledTemplate:
     """Merge a template, our safe defaults and a spec.
 
@@ -85,21 +92,27 @@ def fill(
         vmtype: ``qemu`` or ``vz``.
         arch: The guest's architecture.
         emulated: No hardware runs the guest's instructions.
+        keys: Those that this Lima knows.
 
     Raises:
-        TemplateError: It is no template, or one that reaches outside its instance.
+        TemplateError: It is no template, has keys that Lima would ignore, or reaches outside its
+            instance.
     """
-    raw = _load(source, base)
-    filled = _merge(raw, _SAFE)
+    raw, overrides = _load(source, base), json.loads(spec.overrides)
+    keys.check(f"the template {source}", raw)
+    keys.check("lima_overrides, or overrides=, for " + source, overrides)
+    networks = [json.loads(network) for network in spec.networks]
+    keys.check(f"networks= for {source}", {"networks": networks})
+    raw = without_nulls({key: value for key, value in raw.items() if not is_own(key)})
+    filled = merge(take_out(raw, overrides), _SAFE)
     if emulated:
         # Lima takes the host's processor wherever there is a /dev/kvm, which emulation refuses.
-        filled = _merge({"vmOpts": {"qemu": {"cpuType": {arch: "max"}}}}, filled)
+        filled = merge({"vmOpts": {"qemu": {"cpuType": {arch: "max"}}}}, filled)
     rules = _entries(source, filled, "portForwards")
     brought = engines.docker_socket(rules)
     filled["portForwards"] = [rule for rule in rules if not _is_engine_rule(rule)]
     filled["provision"] = _entries(source, filled, "provision")
-    if "containerd" not in raw:
-        filled["containerd"] = {"system": False, "user": False}
+    filled["containerd"] = _containerd(filled.get("containerd"))
     _apply_spec(filled, spec, vmtype, arch)
     sockets = _add_engines(filled, spec, brought)
     filled["provision"] = [
@@ -107,14 +120,15 @@ def fill(
         *filled["provision"],
         *({"mode": "system", "script": script} for script in spec.provision),
     ]
-    filled = _merge(filled, json.loads(spec.overrides))
+    filled = merge(filled, overrides)
     for key in ("provision", "portForwards"):
         filled[key] = _entries(source, filled, key)
+    filled["provision"] = [*filled["provision"], *params.keep_used(raw, filled)]
     reach.refuse(source, filled)
     if "plain" not in filled:
         filled["plain"] = not _needs_guest_agent(filled)
     filled["portForwards"] = [*filled["portForwards"], _FORWARD_NOTHING]
-    text = _dump(filled)
+    text = yaml_text.write(source, filled)
     # The sockets too: an engine that the template brings leaves no trace in the text.
     decisive = (text, spec.set, spec.param, sorted(sockets.items()), emulated)
     key = hashlib.sha256(repr(decisive).encode()).hexdigest()
@@ -128,31 +142,13 @@ def fill(
                           certificates=_files(certificates))  # fmt: skip
 
 
-def prepare() -> None:
-    """Load PyYAML, which another thread must not do at the same time.
-
-    invoke, which paramiko loads where it is installed, begins with the inner half of PyYAML
-    (``yaml._yaml``); Python takes two threads that meet there for a deadlock.
-    """
-    import yaml  # noqa: F401
-
-
 def _load(source: str, text: str) -> dict[str, Any]:
-    import yaml  # loaded on use: a run without a VM doesn't pay for it
-
-    if len(text) > _SIZE_LIMIT:
-        raise TemplateError(f"the template {source} is larger than 1 MiB")
-    try:
-        raw = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        problem = str(error)  # ValueError: a date that doesn't exist
-    else:
-        if isinstance(raw, dict) and raw.get("images"):
-            return raw
-        problem = "it has no images" if isinstance(raw, dict) else "it is not a mapping"
+    raw = lima_yaml.read(source, text)
+    if isinstance(raw, dict) and raw.get("images"):
+        return raw
     raise TemplateError(
         f"{source} is not a Lima template",
-        seen=problem,
+        seen="it has no images" if isinstance(raw, dict) else "it is not a mapping",
         remedy="give a template: name, a path or a URL that `limactl create` accepts",
     )
 
@@ -175,21 +171,10 @@ def _files(certificates: object) -> tuple[str, ...]:
     return tuple(map(str, found)) if isinstance(found, list) else ()
 
 
-def _dump(filled: Mapping[str, Any]) -> str:
-    import yaml
-
-    text: str = yaml.safe_dump(dict(filled), sort_keys=False, allow_unicode=True)
-    return text
-
-
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``over`` on ``base``: mappings merge, everything else is replaced."""
-    merged = dict(base)
-    for key, value in over.items():
-        old = merged.get(key)
-        both = isinstance(old, Mapping) and isinstance(value, Mapping)
-        merged[key] = _merge(old, value) if both else value  # type: ignore[arg-type]
-    return merged
+def _containerd(asked: object) -> dict[str, Any]:
+    """Lima's own is for who asks for it; Lima's default would be a download of 250 MB."""
+    settings = dict(asked) if isinstance(asked, Mapping) else {}
+    return settings if "user" in settings else {"system": False, "user": False, **settings}
 
 
 def _apply_spec(filled: dict[str, Any], spec: MachineSpec, vmtype: str, arch: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from pytest_lima.errors import AcceleratorError, LimaError
 from pytest_lima.guest import ssh
 from pytest_lima.instance import Instance
-from pytest_lima.lima import host, paths, template
+from pytest_lima.lima import edits, host, lima_yaml, paths, template
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.identity import this_process
 from pytest_lima.observer import Observer
@@ -258,15 +258,18 @@ class Pool:
         machine = self.host(spec.vmtype, spec.arch)
         # Both get ready while limactl reads the template.
         self._guard.call()
-        template.prepare()
+        lima_yaml.prepare()
         ssh.prepare()
         source = spec.template or DEFAULT_TEMPLATE
         text = machine.limactl.template(source)
         emulated = machine.accelerator.name == "tcg"
+        keys = machine.limactl.keys(machine.version)
         filled = template.fill(
-            source, text, spec, vmtype=machine.vmtype, arch=machine.arch, emulated=emulated
-        )
+            source, text, spec, vmtype=machine.vmtype, arch=machine.arch, emulated=emulated,
+            keys=keys,
+        )  # fmt: skip
         settings = self._settings
+        filled = edits.apply(source, filled, spec, settings, machine.limactl, keys)
         return Order(machine, name, spec, filled, machine.timeout(settings), settings.start,
                      settings.warm_budget, own_keys=settings.host_keys == "own")  # fmt: skip
 

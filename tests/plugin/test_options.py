@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -122,4 +123,61 @@ def test_a_template_that_cannot_be_used_is_named(pytester, fake_lima):
         ],
         consecutive=True,
     )
+    assert [call.argv[3:] for call in fake_lima.calls("create")] == [("--list-templates",)]
+
+
+def test_a_template_that_is_not_there_has_near_names(pytester, fake_lima):
+    pytester.makepyfile("def test_it(lima): pass")
+    for given, meant in (("debain", "there is no file debain in *; did you mean template:debian?"),
+                         ("template:debain", "did you mean template:debian?")):  # fmt: skip
+        result = pytester.runpytest(f"--lima-template={given}")
+        result.assert_outcomes(errors=1)
+        result.stdout.fnmatch_lines([f"  do: {meant}"])
+
+
+def test_a_template_by_any_name(pytester, fake_lima):
+    """limactl makes an instance's name of a file's, and refuses some."""
+    pytester.makepyfile("def test_it(lima): assert lima.cpus == 3")
+    for name in (".lima.yaml", "my vm.yaml"):
+        Path(fake_lima.template(keys={"cpus": 3})).rename(pytester.path / name)
+        result = pytester.runpytest(f"--lima-template={name}")
+        result.assert_outcomes(passed=1)
+
+
+def test_an_expression_is_checked_before_anything_is_made(pytester, fake_lima):
+    pytester.makepyfile("def test_it(lima): pass")
+    for given, shown in (
+        (".vmType=qemu", ["TemplateError: --lima-set .vmType=qemu can't be applied to the template",
+                          "  seen: *lexer: invalid input text*",
+                          '  do: write it as .vmType = "qemu"']),
+        (".cpuss=3", ["TemplateError: *with --lima-set .cpuss=3, has keys that Lima doesn't know*",
+                      "  seen: cpuss (did you mean cpus??"]),
+    ):  # fmt: skip
+        result = pytester.runpytest(f"--lima-set={given}")
+        result.assert_outcomes(errors=1)
+        result.stdout.fnmatch_lines(shown, consecutive=True)
+    assert fake_lima.calls("create") == []
+
+
+def test_an_expression_may_be_key_and_value(pytester, fake_lima):
+    pytester.makepyfile("""
+        import pytest
+
+        @pytest.mark.lima(set="memory=3GiB")
+        def test_it(lima):
+            assert (lima.cpus, lima.memory) == (3, 3072)
+    """)
+    result = pytester.runpytest("--lima-set=cpus=3", "--lima-set=vmType=qemu")
+    result.assert_outcomes(passed=1)
+    (create,) = fake_lima.calls("create")
+    assert [arg for arg in create.argv if arg.startswith("--set=")] == [
+        "--set=.cpus = 3", '--set=.vmType = "qemu"', '--set=.memory = "3GiB"',
+    ]  # fmt: skip
+
+
+def test_a_misspelt_key_is_told_before_anything_is_made(pytester, fake_lima):
+    pytester.makepyfile("def test_it(lima): pass")
+    result = pytester.runpytest(f"--lima-template={fake_lima.template(keys={'cpuz': 2})}")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["  seen: cpuz (did you mean cpus?)"])
     assert fake_lima.calls("create") == []

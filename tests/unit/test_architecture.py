@@ -26,7 +26,7 @@ OWNERS = {
     "subprocess": "pytest_lima.lima.process",
     "paramiko": "pytest_lima.guest.ssh",
     "tenacity": "pytest_lima.guest.readiness",
-    "yaml": "pytest_lima.lima.template",
+    "yaml": "pytest_lima.lima.lima_yaml",
     "h2": "pytest_lima.guest.answers",
     "qemu": "pytest_lima.lima.qmp",
     "filelock": "pytest_lima.ownership.ledger",

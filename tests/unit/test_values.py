@@ -54,3 +54,36 @@ def test_what_is_not_accepted_is_told_what_is(parse, texts: list[str], accepted:
     for text in texts:
         with pytest.raises(ValueError, match=f"^{accepted}"):
             parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expression"),
+    [
+        (".cpus = 2", ".cpus = 2"),
+        (" .cpus=2 ", ".cpus=2"),
+        ("vmType=qemu", '.vmType = "qemu"'),
+        ("memory = 4GiB", '.memory = "4GiB"'),
+        ("cpus=2", ".cpus = 2"),
+        ("plain=false", ".plain = false"),
+        ("ssh.localPort=60022", ".ssh.localPort = 60022"),
+        ("mounts[0].writable=true", ".mounts[0].writable = true"),
+        ('env.A="x y"', '.env.A = "x y"'),
+        ("env.A='x y'", '.env.A = "x y"'),
+        ("env.A=a=b", '.env.A = "a=b"'),
+        ('env.A=a"b', '.env.A = "a\\"b"'),
+        ('dns=["1.1.1.1"]', '.dns = ["1.1.1.1"]'),
+        ("del(.cpus)", "del(.cpus)"),
+        ("cpus==2", "cpus==2"),
+        ("cpus+=2", "cpus+=2"),
+        ('select(.a = "b")', 'select(.a = "b")'),
+        ("cpus", "cpus"),
+        ("cpus=", "cpus="),
+    ],
+)
+def test_an_expression_may_be_key_and_value(text: str, expression: str) -> None:
+    assert values.expression(text) == expression
+
+
+def test_an_empty_expression() -> None:
+    with pytest.raises(ValueError, match="not empty"):
+        values.expression("  ")

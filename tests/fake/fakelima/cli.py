@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -58,11 +59,26 @@ def _check_environ() -> None:
 
 
 def _template(args: list[str]) -> None:
+    if args[:1] == ["yq"] and len(args) == 3:
+        _yq(Path(args[1]), args[2])
+        return
     if args[:2] != ["copy", "--embed-all"] or len(args) != 4 or args[3] != "-":
         refuse("not `template copy --embed-all SOURCE -`")
     try:
         sys.stdout.write(templates.read(args[2]))
     except (OSError, ValueError) as error:
+        fatal(str(error))
+
+
+def _yq(carrier: Path, expression: str) -> None:
+    """Apply the expressions to the template that is the message of another, one a line."""
+    first, *rest = expression.split("\n")
+    if first != ".message | @base64d | from_yaml |":
+        refuse("not an expression about a template in a template")
+    text = base64.b64decode(json.loads(carrier.read_text())["message"]).decode()
+    try:
+        print(templates.edit(text, [line.removeprefix("| ") for line in rest]))
+    except ValueError as error:
         fatal(str(error))
 
 

@@ -19,7 +19,10 @@ from fakelima.common import refuse
 
 
 def create(args: list[str]) -> None:
-    """Make an instance; everything but the image."""
+    """Make an instance; everything but the image. Or tell the names of Lima's templates."""
+    if args == ["--list-templates"]:
+        print("\n".join(templates.names()))
+        return
     flags, rest = flags_of(args, "--name", "--set", "--param")
     if len(flags.get("--name", [])) != 1:
         refuse("needs one --name")

@@ -44,9 +44,17 @@ def read(source: str) -> str:
         return _NAMED[name.removeprefix("//")]
     if "://" in source:
         raise ValueError(f"failed to download {source}: the fake has no network")
+    stem = Path(source).name.lower().removesuffix(".yml").removesuffix(".yaml")
+    if len(stem) > 76 or not re.fullmatch("[a-z0-9]+(?:[._-][a-z0-9]+)*", stem):
+        raise ValueError(f"filename `{source}` is invalid: identifier `{stem}` must match ^[A-Za-z")
     if not Path(source).exists():
         raise ValueError(f"open {source}: no such file or directory")
     return Path(source).read_text()
+
+
+def names() -> list[str]:
+    """Those of `limactl create --list-templates`."""
+    return sorted(_NAMED)
 
 
 def resolve(
@@ -89,9 +97,29 @@ def resolve(
     return config
 
 
+def edit(text: str, expressions: Sequence[str]) -> str:
+    """A template with expressions applied to it.
+
+    Raises:
+        ValueError: As limactl refuses one.
+    """
+    import yaml
+
+    config = yaml.safe_load(text)
+    for expression in expressions:
+        param = re.fullmatch(r'\.param\["(\w+)"\] = (".*")', expression)
+        if param:
+            config["param"][param[1]] = json.loads(param[2])
+        else:
+            _assign(config, expression)
+    return json.dumps(config)
+
+
 def _assign(config: dict[str, Any], expression: str) -> None:
     """Plain assignments are all the yq there is in here."""
     match = _ASSIGNMENT.fullmatch(expression.strip())
+    if match is None and not expression.startswith("."):
+        raise ValueError(f"1:1: lexer: invalid input text {json.dumps(expression)}")
     if match is None:
         refuse(f"the fake's yq can't do {expression!r}")
     *parents, last = match[1].split(".")
@@ -100,7 +128,7 @@ def _assign(config: dict[str, Any], expression: str) -> None:
     try:
         config[last] = json.loads(match[2])
     except ValueError:
-        raise ValueError(f"failed to parse the yq expression {expression!r}") from None
+        raise ValueError(f"1:9: lexer: invalid input text {json.dumps(match[2])}") from None
 
 
 def size(text: str | float) -> int:

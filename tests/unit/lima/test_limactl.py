@@ -14,7 +14,7 @@ from pytest_lima.errors import (
     StartError,
     TemplateError,
 )
-from pytest_lima.lima import limactl
+from pytest_lima.lima import keys, limactl
 from pytest_lima.lima.limactl import Limactl
 
 ENTRY = {
@@ -162,6 +162,34 @@ def test_nothing_asks_questions(fake, tmp_path: Path) -> None:
 def test_template_is_what_limactl_prints(fake, calls) -> None:
     assert fake("echo 'images: []'").template("template:debian") == "images: []\n"
     assert calls() == ["template copy --embed-all template:debian -"]
+
+
+def test_a_template_whose_name_limactl_refuses(fake, calls, tmp_path: Path) -> None:
+    (tmp_path / ".lima.yaml").write_text("images: []")
+    lima = fake('cat "$6"; echo "# $6"')
+    assert lima.template(str(tmp_path / ".lima.yaml")) == f"images: []# {tmp_path}/.lima.yaml\n"
+    (call,) = calls()
+    assert "/.lima.yaml" not in call
+    with pytest.raises(TemplateError) as caught:
+        fake('echo "bad $6" >&2; exit 1').template(str(tmp_path / ".lima.yaml"))
+    lines = str(caught.value).splitlines()
+    assert lines[1].endswith(f"copy --embed-all {tmp_path}/.lima.yaml -")
+    assert lines[2] == f"  seen: bad {tmp_path}/.lima.yaml"
+
+
+def test_a_template_that_isn_t_there(fake, calls) -> None:
+    lima = fake("[ $3 = create ] && printf 'docker\nubuntu-lts\n' || exit 1")
+    with pytest.raises(TemplateError, match="did you mean template:docker"):
+        lima.template("template:dokcer")
+    assert calls() == ["template copy --embed-all template:dokcer -", "create --list-templates"]
+
+
+def test_only_a_newer_limactl_is_asked_for_its_keys(fake, calls) -> None:
+    schema = '{"$defs": {"LimaYAML": {"properties": {"new": {}}}}}'
+    lima = fake(f"echo '{schema}'")
+    assert lima.keys("2.2.0") is lima.keys("2.0.1") is keys.LIMA_2_2
+    assert lima.keys("2.3.0").structs == {"": frozenset({"new"})}
+    assert calls() == ["generate-jsonschema"]
 
 
 def test_template_errors_are_limactls_own_words(fake) -> None:

@@ -125,7 +125,6 @@ def test_mounts_that_are_none(mount: str) -> None:
         ("images: []", "it has no images"),
         ("a: [", "line 1, column"),
         ("images: !!python/object/apply:os.system ['true']", "could not determine a constructor"),
-        ("images: [a]\nx: 2026-13-45", "month must be in 1..12"),
         ("[" * 3_000, "recursion"),
         ("a: \x00", "special characters are not allowed"),
     ],
@@ -231,7 +230,13 @@ def test_provision_keeps_limas_order_with_ours_around_it() -> None:
 
 @pytest.mark.parametrize(
     ("containerd", "kept"),
-    [({"user": True}, {"user": True}), ({"system": True, "user": False},) * 2],
+    [
+        ({"user": True}, {"user": True}),
+        ({"system": True, "user": False},) * 2,
+        # Lima's own default of `user` is true.
+        ({"system": True}, {"system": True, "user": False}),
+        ({"system": True, "user": None}, {"system": True, "user": False}),
+    ],
 )
 def test_a_template_that_brings_containerd_keeps_it(containerd, kept) -> None:
     assert filled(containerd=containerd)["containerd"] == kept
@@ -339,3 +344,104 @@ def test_what_lima_takes_from_this_host_is_told() -> None:
     assert (found.proxied, found.certificates) == (True, ("/etc/ca.pem",))
     for wrong in ("text", {"files": "text"}, []):
         assert fill(caCerts=wrong).certificates == ()
+
+
+@pytest.mark.parametrize(
+    "unset",
+    [
+        {"containerd": None}, {"containerd": {"system": None, "user": None}}, {"containerd": {}},
+        {"plain": None}, {"mounts": None}, {"portForwards": None}, {"provision": None},
+        {"probes": None}, {"networks": None}, {"additionalDisks": None}, {"ssh": None},
+        {"ssh": {"forwardAgent": None, "localPort": None}}, {"propagateProxyEnv": None},
+        {"audio": {"device": None}}, {"video": None}, {"video": {"display": None}},
+        {"vmOpts": None}, {"env": None}, {"cpus": None}, {"memory": None}, {"vmType": None},
+        {"arch": None}, {"copyToHost": None}, {"caCerts": {"files": None}}, {"param": None},
+    ],
+)  # fmt: skip
+def test_null_is_not_set(unset: dict[str, Any]) -> None:
+    """As for Lima, whose own default.yaml says null of all that it leaves open."""
+    bare = filled()
+    for result in (filled(**unset), filled(machine_spec(overrides=unset))):
+        assert {key: value for key, value in result.items() if value != {}} == bare
+    assert fill(**unset).images == fill().images
+
+
+def test_null_in_an_image_is_not_set() -> None:
+    images = [
+        {**IMAGES[0], "kernel": None},
+        {"location": "https://example.invalid/any.img", "arch": None},
+    ]
+    result = fill(images=images)
+    assert [image["location"] for image in result.images] == [image["location"] for image in images]
+    assert yaml.safe_load(result.text)["images"] == [IMAGES[0], {"location": images[1]["location"]}]
+
+
+@pytest.mark.parametrize("key", ["env", "param"])
+def test_null_among_texts_is_an_empty_text(key: str) -> None:
+    """Lima sets the variable."""
+    assert filled(**{key: {"A": None, "B": "b"}})[key] == {"A": "", "B": "b"}
+
+
+def test_null_in_the_overrides_takes_out_what_the_template_says() -> None:
+    base: dict[str, Any] = {
+        "env": {"A": "1", "B": "2"}, "containerd": {"user": True}, "plain": False,
+        "provision": [{"script": "theirs"}], "networks": [{"lima": "shared"}],
+        "propagateProxyEnv": True, "ssh": {"localPort": 1, "forwardAgent": True},
+        "copyToHost": [{"guest": "/a", "host": "/b"}],
+    }  # fmt: skip
+    out: dict[str, Any] = {
+        **dict.fromkeys(base), "env": {"A": None}, "ssh": {"localPort": None, "forwardAgent": None}
+    }  # fmt: skip
+    result = filled(machine_spec(overrides=out), **base)
+    assert result == {**filled(), "env": {"B": "2"}}
+    # What was asked for in another way stays.
+    spec = machine_spec(
+        networks=[{"lima": "user-v2"}], cpus=3, overrides={"networks": None, "cpus": None}
+    )
+    assert filled(spec, cpus=2)["networks"] == [{"lima": "user-v2"}]
+    assert filled(spec, cpus=2)["cpus"] == 3
+
+
+def test_a_param_stays_used_when_its_mount_is_left_out() -> None:
+    """limactl refuses one that nothing uses, and may be given a value for it."""
+    base = {"param": {"src": "/tmp", "other": "x"}, "mounts": [{"location": "{{.Param.src}}"}],
+            "probes": [{"script": "$PARAM_other"}]}  # fmt: skip
+    result = filled(**base)
+    assert result["param"] == base["param"]
+    assert "PARAM_src" in result["provision"][-1]["script"]
+    assert "PARAM_other" not in str(result["provision"])
+    assert (
+        "PARAM_other"
+        in filled(machine_spec(overrides={"probes": []}), **base)["provision"][-1]["script"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("spec", "base", "who", "seen"),
+    [
+        ({}, {"cpuz": 2}, "the template my.yaml", "cpuz (did you mean cpus?)"),
+        ({}, {"cpuz": None}, "the template my.yaml", "cpuz (did you mean cpus?)"),
+        ({"overrides": {"ssh": {"localport": 1}}}, {}, "lima_overrides, or overrides=, for my.yaml",
+         "ssh.localport (did you mean localPort?)"),
+        ({"networks": [{"lime": "shared"}]}, {}, "networks= for my.yaml",
+         "networks[0].lime (did you mean lima?)"),
+    ],
+)  # fmt: skip
+def test_a_key_that_lima_doesn_t_know(spec, base, who: str, seen: str) -> None:
+    with pytest.raises(TemplateError) as caught:
+        fill(machine_spec(**spec), **base)
+    assert caught.value.what.startswith(who)
+    assert caught.value.seen == seen
+
+
+def test_keys_of_the_author_s_own_are_left_out() -> None:
+    assert filled(**{"x-common": {"any": 1}}) == filled()
+
+
+def test_texts_of_a_template_stay_texts() -> None:
+    base = "images: [{location: /a.img}]\nenv: {DEBUG: on, PORTS: 22:22, DAY: 2026-13-45}\n"
+    env = {"DEBUG": "on", "PORTS": "22:22", "DAY": "2026-13-45"}
+    for overrides in ({}, {"env": {"DEBUG": "on", "NO": "no", "MODE": "0755"}}):
+        spec = machine_spec(overrides=overrides)
+        result = template.fill("t", base, spec, vmtype="qemu", arch="x86_64")
+        assert yaml.safe_load(result.text)["env"] == {**env, **overrides.get("env", {})}
