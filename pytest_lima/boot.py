@@ -60,6 +60,8 @@ class Boot:
         self._events = EventLog(self._dir / logs.EVENTS)
         self._standstill = Standstill(self._dir)
         self._child: process.Child | None = None
+        # The instance that the guest has booted as, whose name paths in it may hold.
+        self._inside = name
 
     def create(self, template: Path, edits: tuple[str, ...]) -> None:
         """Have limactl make the instance from ``template``, with ``--set`` and ``--param``.
@@ -139,6 +141,7 @@ class Boot:
             if booted.booted_as != was:  # it stays where it is
                 self._lead_ssh_to(guest_address(was), booted.address.port)
             raise
+        self._inside = self._name
         if booted.forward:
             booted.forward.close()
         keys = booted.keys
@@ -244,7 +247,7 @@ class Boot:
     ) -> SocketForward:
         """Forward the engines' sockets, and another that is wanted ``once``."""
         sockets = {
-            name: engines.expand(path, info.config["user"])
+            name: engines.expand(path, info.config["user"], self._inside, info.config.get("param"))
             for name, path in self._filled.sockets.items()
         }
         folder = paths.our_folder(self._dir)

@@ -72,7 +72,8 @@ def _choice(name: str, help_: str, *choices: str) -> Option:
 
 
 OPTIONS: tuple[Option, ...] = (
-    _choice("vmtype", "Lima's driver (auto: vz on macOS, else qemu)", "auto", "vz", "qemu"),
+    _choice("vmtype", "Lima's driver (auto: the template's, else vz on macOS, else qemu)",
+            "auto", "vz", "qemu"),
     Option(
         "template",
         not_empty,
@@ -87,9 +88,10 @@ OPTIONS: tuple[Option, ...] = (
     Option("cpus", at_least_one, None, "N", "Number of virtual CPUs"),
     Option("memory", gib, None, "GIB", "Memory, such as 2 or 512MiB"),
     Option("disk", gib, None, "GIB", "Size of the disk, such as 10"),
-    Option("mount", not_empty, (), "PATH[:w]",
+    Option("mount", not_empty, (), "PATH[:MOUNTPOINT][:w]",
            "Host directory to mount, :w writable; none else is", True),
-    Option("arch", not_empty, None, "ARCH", "Architecture, such as x86_64 or aarch64"),
+    Option("arch", not_empty, None, "ARCH",
+           "Architecture, such as x86_64 or aarch64, default the template's, else this host's"),
     _choice("accel", "Accelerator for QEMU (auto: one that was seen to work)",
             "auto", "kvm", "hvf", "tcg"),
     _choice("engine", "Container engine to wait for and forward "

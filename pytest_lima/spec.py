@@ -24,7 +24,7 @@ class MachineSpec:
         memory: GiB.
         disk: GiB.
         provision: Shell scripts run as root in the guest, after the template's own.
-        mounts: Host directories, ``:w`` at the end for writable.
+        mounts: Host directories, as ``PATH[:MOUNTPOINT][:w]``, ``:w`` for writable.
         networks: Lima's ``networks`` entries, as canonical JSON.
         set: yq expressions for ``limactl create --set``.
         param: Values for the template's params.

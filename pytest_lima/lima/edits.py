@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from pytest_lima.errors import TemplateError
-from pytest_lima.lima import engines, lima_yaml, process, reach
+from pytest_lima.lima import disks, engines, hostports, lima_yaml, process, reach
 from pytest_lima.lima.keys import Keys
 from pytest_lima.lima.limactl import Limactl, complaint
 from pytest_lima.lima.template import FilledTemplate
@@ -165,6 +165,9 @@ def _with_facts(filled: FilledTemplate, after: Mapping[str, Any]) -> FilledTempl
         ),
         proxied=bool(after.get("propagateProxyEnv")),
         certificates=tuple(map(str, files)) if isinstance(files, list) else (),
+        disks=disks.names(after),
+        ssh_port=hostports.of_ssh(after),
+        ports=hostports.of_forwards(after),
     )
 
 

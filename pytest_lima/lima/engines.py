@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pytest_lima.errors import TemplateError
+from pytest_lima.lima import gotemplate
+
 DOCKER = "docker"
 CONTAINERD = "containerd"
 ENGINES = {
@@ -97,7 +100,7 @@ def provision_script(engine: str) -> str:
 def docker_socket(port_forwards: Sequence[Mapping[str, Any]]) -> str | None:
     """The guest socket of the Docker-compatible engine a template brings, if it does.
 
-    May hold Lima's ``{{.UID}}``, ``{{.User}}`` and ``{{.Home}}``.
+    May hold Lima's variables, see ``expand``.
     """
     for rule in port_forwards:
         socket = str(rule.get("guestSocket") or "")
@@ -106,14 +109,45 @@ def docker_socket(port_forwards: Sequence[Mapping[str, Any]]) -> str | None:
     return None
 
 
-def expand(path: str, user: Mapping[str, Any]) -> str:
+def expand(
+    path: str, user: Mapping[str, Any], name: str = "", param: Mapping[str, Any] | None = None
+) -> str:
     """A guest socket's path with Lima's variables filled in.
 
     Args:
-        path: May hold ``{{.UID}}``, ``{{.User}}`` and ``{{.Home}}``.
+        path: May hold ``{{.UID}}``, ``{{.User}}``, ``{{.Home}}``, ``{{.Name}}``,
+            ``{{.Hostname}}`` and ``{{.Param.…}}``.
         user: The ``user`` of the instance's resolved lima.yaml.
+        name: The instance's.
+        param: The ``param`` of its resolved lima.yaml.
+
+    Raises:
+        TemplateError: It holds something else, which Lima alone could tell the value of.
     """
-    known = {"UID": user.get("uid"), "User": user.get("name"), "Home": user.get("home")}
-    for name, value in known.items():
-        path = path.replace("{{." + name + "}}", str(value))
-    return path
+    values = {
+        "UID": str(user.get("uid")),
+        "User": str(user.get("name")),
+        "Home": str(user.get("home")),
+        "Name": name,
+        "Hostname": f"lima-{name}",
+        **gotemplate.params(param),
+    }
+    try:
+        return gotemplate.expand(path, values)
+    except gotemplate.NotANameError as error:
+        problem = str(error)
+    raise TemplateError(
+        f"the path of the engine's socket in the guest can't be told: {path}",
+        seen=f"{problem} is none of the variables that are known here",
+        remedy="give the template's guestSocket with {{.UID}}, {{.User}}, {{.Home}}, {{.Name}}, "
+        "{{.Hostname}} and {{.Param.NAME}} of its own param alone",
+    )
+
+
+def require_known(path: str, param: Mapping[str, Any] | None) -> None:
+    """Refuse a guest socket's path that ``expand`` won't be able to expand.
+
+    Raises:
+        TemplateError: It can't.
+    """
+    expand(path, {}, "", param)

@@ -66,6 +66,26 @@ def native_arch() -> str:
     return _ARCHES.get(machine, machine)
 
 
+def find(settings: Settings, environ: Mapping[str, str]) -> tuple[Limactl, str]:
+    """A limactl that can read templates, whatever is to run the guest, and its version.
+
+    Raises:
+        HostError: Root, or a path that is too long.
+        LimactlMissingError: No limactl.
+        LimactlVersionError: Too old a limactl.
+    """
+    if os.geteuid() == 0:
+        raise HostError(
+            "limactl refuses to run as root",
+            seen="this process runs as root",
+            remedy="run pytest as an ordinary user",
+        )
+    executable = limactl.find(settings.limactl, environ.get("PATH"))
+    home = paths.lima_home(settings.home)
+    caller = Limactl(executable, home, environ, {})
+    return caller, caller.version()
+
+
 def inspect(
     settings: Settings,
     environ: Mapping[str, str],
@@ -78,7 +98,7 @@ def inspect(
     Args:
         settings: The run's.
         environ: The process environment.
-        vmtype: A spec's own, before the settings'.
+        vmtype: A spec's or template's own, before the settings'.
         arch: The same.
 
     Raises:
@@ -86,15 +106,7 @@ def inspect(
         LimactlMissingError: No limactl.
         LimactlVersionError: Too old a limactl.
     """
-    if os.geteuid() == 0:
-        raise HostError(
-            "limactl refuses to run as root",
-            seen="this process runs as root",
-            remedy="run pytest as an ordinary user",
-        )
-    executable = limactl.find(settings.limactl, environ.get("PATH"))
-    home = paths.lima_home(settings.home)
-    version = Limactl(executable, home, environ, {}).version()
+    found, version = find(settings, environ)
     native = native_arch()
     guest_arch = _ARCHES.get(arch or settings.arch or native, arch or settings.arch or native)
     kind = _vmtype(vmtype or settings.vmtype, guest_arch, native)
@@ -102,8 +114,8 @@ def inspect(
         accelerator = Accelerator("vz")
     else:
         _require_qemu(guest_arch, environ)
-        accelerator = accel.choose(settings.accel, guest_arch, native, environ, home)
-    caller = Limactl(executable, home, environ, accelerator.qemu_environ(guest_arch))
+        accelerator = accel.choose(settings.accel, guest_arch, native, environ, found.home)
+    caller = Limactl(found.path, found.home, environ, accelerator.qemu_environ(guest_arch))
     return Host(caller, version, kind, guest_arch, accelerator)
 
 
@@ -111,11 +123,17 @@ def _vmtype(wanted: str, arch: str, native: str) -> str:
     """Lima's own default: vz on macOS for the native architecture, else qemu."""
     if wanted == "auto":
         return "vz" if sys.platform == "darwin" and arch == native else "qemu"
+    if wanted not in ("vz", "qemu"):
+        raise HostError(
+            f"vmType {wanted} is none that pytest-lima can run",
+            seen="it runs vz and qemu",
+            remedy="take --lima-vmtype=qemu, which goes before the template's, or another template",
+        )
     if wanted == "vz" and sys.platform != "darwin":
         raise HostError(
             "vmtype vz exists on macOS only",
             seen=f"this is {sys.platform}",
-            remedy="take --lima-vmtype=qemu or auto",
+            remedy="take --lima-vmtype=qemu, which goes before the template's",
         )
     return wanted
 

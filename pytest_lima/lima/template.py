@@ -12,33 +12,29 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pytest_lima.errors import TemplateError
-from pytest_lima.lima import engines, lima_yaml, params, reach, yaml_text
+from pytest_lima.lima import (
+    assignments,
+    disks,
+    engines,
+    hostports,
+    lima_yaml,
+    mounts,
+    params,
+    plain,
+    reach,
+    scripts,
+    withheld,
+    yaml_text,
+)
 from pytest_lima.lima.keys import LIMA_2_2, Keys, is_own
 from pytest_lima.lima.merging import merge, take_out, without_nulls
 from pytest_lima.spec import MachineSpec
 
-# cloud-init prints the host keys when everything else is done, some images never do. This
-# prints the same block first, so that SSH can be pinned while provisioning goes on.
-_ANNOUNCE_HOST_KEYS = """\
-#!/bin/sh
-{
-  echo "-----BEGIN SSH HOST KEY KEYS-----"
-  cat /etc/ssh/ssh_host_*_key.pub
-  echo "-----END SSH HOST KEY KEYS-----"
-} >/dev/console 2>/dev/null || true
-"""
-
-_SAFE: dict[str, Any] = {
-    "mounts": [],
-    "propagateProxyEnv": False,
-    "ssh": {"forwardAgent": False, "forwardX11": False, "loadDotSSHPubKeys": False},
-    "audio": {"device": ""},
-    "video": {"display": "none"},
-}
+# What asks for no driver, architecture or system in particular.
+_USUAL = (None, "", "auto", "default")
 # Without it every port a guest listens on is bound on the host's 127.0.0.1, where the VMs of
 # parallel runs collide. `guestIPMustBeZero` is true by default for 0.0.0.0.
 _FORWARD_NOTHING = {
@@ -62,6 +58,10 @@ class FilledTemplate:
         images: Those for the guest's architecture; Lima takes the first that it can get.
         proxied: Lima gives the guest the proxies of this host.
         certificates: Files of this host that the guest gets.
+        disks: Names of the disks of Lima's that it has besides its own.
+        ssh_port: The port of this host that its SSH has to have; 0: any.
+        ports: Further ports of this host that Lima is to forward to it.
+        notes: What the user should know about it.
     """
 
     text: str
@@ -71,6 +71,32 @@ class FilledTemplate:
     images: tuple[Mapping[str, Any], ...] = ()
     proxied: bool = False
     certificates: tuple[str, ...] = ()
+    disks: tuple[str, ...] = ()
+    ssh_port: int = 0
+    ports: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def wishes(source: str, base: str, spec: MachineSpec) -> tuple[str | None, str | None]:
+    """Driver and architecture that are asked for, by whoever it is; None: what is usual here.
+
+    What is applied later goes first: edits, overrides, the spec, and the template last.
+
+    Args:
+        source: Where the template is from, for messages.
+        base: Its YAML with all bases embedded.
+        spec: The machine, with the run's options in it.
+
+    Raises:
+        TemplateError: It is no template.
+    """
+    raw, overrides = _load(source, base), json.loads(spec.overrides)
+
+    def first(key: str, chosen: str | None) -> str | None:
+        wished = (assignments.last(key, spec.set), overrides.get(key), chosen, raw.get(key))
+        return next((str(one) for one in wished if one not in _USUAL), None)
+
+    return first("vmType", spec.vmtype), first("arch", spec.arch)
 
 
 def fill(
@@ -104,7 +130,7 @@ def fill(
     networks = [json.loads(network) for network in spec.networks]
     keys.check(f"networks= for {source}", {"networks": networks})
     raw = without_nulls({key: value for key, value in raw.items() if not is_own(key)})
-    filled = merge(take_out(raw, overrides), _SAFE)
+    filled = withheld.take_out(take_out(raw, overrides))
     if emulated:
         # Lima takes the host's processor wherever there is a /dev/kvm, which emulation refuses.
         filled = merge({"vmOpts": {"qemu": {"cpuType": {arch: "max"}}}}, filled)
@@ -116,7 +142,7 @@ def fill(
     _apply_spec(filled, spec, vmtype, arch)
     sockets = _add_engines(filled, spec, brought)
     filled["provision"] = [
-        {"mode": "system", "script": _ANNOUNCE_HOST_KEYS},
+        {"mode": "system", "script": scripts.FIRST},
         *filled["provision"],
         *({"mode": "system", "script": script} for script in spec.provision),
     ]
@@ -124,9 +150,13 @@ def fill(
     for key in ("provision", "portForwards"):
         filled[key] = _entries(source, filled, key)
     filled["provision"] = [*filled["provision"], *params.keep_used(raw, filled)]
-    reach.refuse(source, filled)
-    if "plain" not in filled:
-        filled["plain"] = not _needs_guest_agent(filled)
+    _check(source, filled, spec, sockets)
+    notes = [withheld.line(source, raw, filled, _decided(raw, overrides, spec))]
+    if filled.get("plain") is None:
+        filled["plain"] = plain.is_enough(filled, spec.set)
+    elif filled["plain"] and filled.get("mounts"):
+        notes.append(f"the template {source} says plain: true, in which Lima mounts nothing "
+                     '(to have the mounts: lima_overrides with {"plain": False})')  # fmt: skip
     filled["portForwards"] = [*filled["portForwards"], _FORWARD_NOTHING]
     text = yaml_text.write(source, filled)
     # The sockets too: an engine that the template brings leaves no trace in the text.
@@ -136,10 +166,12 @@ def fill(
                       for entry in filled["provision"])  # fmt: skip
     images = tuple(image for image in _entries(source, filled, "images")
                    if image.get("arch", arch) == arch)  # fmt: skip
-    certificates = filled.get("caCerts")
     return FilledTemplate(text, key, sockets, provision, images,
                           proxied=bool(filled.get("propagateProxyEnv")),
-                          certificates=_files(certificates))  # fmt: skip
+                          certificates=_files(filled.get("caCerts")),
+                          disks=disks.names(filled),
+                          ssh_port=hostports.of_ssh(filled), ports=hostports.of_forwards(filled),
+                          notes=tuple(note for note in notes if note))  # fmt: skip
 
 
 def _load(source: str, text: str) -> dict[str, Any]:
@@ -188,19 +220,34 @@ def _apply_spec(filled: dict[str, Any], spec: MachineSpec, vmtype: str, arch: st
         filled["disk"] = f"{spec.disk * 1024:.0f}MiB"
     if spec.networks:
         filled["networks"] = [json.loads(network) for network in spec.networks]
-    filled["mounts"] = [_mount(text) for text in spec.mounts]
+    filled["mounts"] = [mounts.parse(text) for text in spec.mounts]
 
 
-def _mount(text: str) -> dict[str, Any]:
-    writable = text.endswith(":w")
-    named = text.removesuffix(":w").strip()
-    path = Path(named).expanduser()
-    if not named or not path.is_dir():  # an empty one would be the current directory
+def _check(
+    source: str, filled: Mapping[str, Any], spec: MachineSpec, sockets: Mapping[str, str]
+) -> None:
+    """Refuse what can't work, or must not, before anything is made."""
+    system = filled.get("os")
+    if system not in (*_USUAL, "Linux"):
         raise TemplateError(
-            f"the mount {text!r} is not a directory on this host",
-            remedy="give an existing directory, with :w at the end to make it writable",
+            f"the template {source} makes no Linux guest, and pytest-lima has no others",
+            seen=f"os: {system}",
+            remedy="take a template with a Linux guest, such as template:ubuntu-lts",
         )
-    return {"location": str(path.resolve()), "writable": writable}
+    param = filled.get("param")
+    known = {**(param if isinstance(param, Mapping) else {}), **dict(spec.param)}
+    reach.refuse(source, {**filled, "param": known})
+    for socket in sockets.values():
+        engines.require_known(socket, known)
+
+
+def _decided(
+    raw: Mapping[str, Any], overrides: Mapping[str, Any], spec: MachineSpec
+) -> frozenset[str]:
+    """Keys of a template about which options, marker or overrides say something."""
+    edited = {key for key in raw if any(key in edit for edit in spec.set)}
+    chosen = {"mounts" for _ in spec.mounts} | {"networks" for _ in spec.networks}
+    return frozenset(overrides.keys() | edited | chosen)
 
 
 def _is_engine_rule(rule: Mapping[str, Any]) -> bool:
@@ -219,18 +266,3 @@ def _add_engines(filled: dict[str, Any], spec: MachineSpec, brought: str | None)
         script = engines.provision_script(engine)
         filled["provision"] = [*filled["provision"], {"mode": "system", "script": script}]
     return sockets
-
-
-def _needs_guest_agent(filled: Mapping[str, Any]) -> bool:
-    """Whether plain mode, which saves the guest agent and Lima's boot scripts, would miss it."""
-    containerd = filled.get("containerd") or {}
-    return bool(
-        filled.get("mounts")
-        or filled.get("portForwards")
-        or filled.get("probes")
-        or filled.get("networks")
-        or filled.get("additionalDisks")
-        or containerd.get("system")
-        or containerd.get("user")
-        or any(entry.get("mode") in ("yq", "dependency") for entry in filled["provision"])
-    )

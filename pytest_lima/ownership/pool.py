@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from pytest_lima.errors import AcceleratorError, LimaError
 from pytest_lima.guest import ssh
 from pytest_lima.instance import Instance
-from pytest_lima.lima import edits, host, lima_yaml, paths, template
+from pytest_lima.lima import disks, edits, host, lima_yaml, paths, template
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.identity import this_process
 from pytest_lima.observer import Observer
@@ -89,6 +89,8 @@ class Pool:
                                 self._discard, observer)  # fmt: skip
         self._sweeper = Sweeper(self._ledger, environ, observer.warn)
         self._hosts: dict[tuple[str, str | None], Host] = {}
+        self._read: dict[str, str] = {}
+        self._told: set[str] = set()
         self._members: dict[str, _Member] = {}
         self.clones: list[Instance] = []
         self._swept = False
@@ -113,6 +115,27 @@ class Pool:
                 self._observer.warn(found.accelerator.warning)
             self._hosts[key] = found
         return self._hosts[key]
+
+    def host_for(self, spec: MachineSpec) -> Host:
+        """What this machine offers for what a spec and its template ask for.
+
+        Raises:
+            HostError: It can't run the VM.
+            LimactlMissingError: There is no limactl.
+            LimactlVersionError: It is too old.
+            TemplateError: The template can't be read.
+        """
+        source = spec.template or DEFAULT_TEMPLATE
+        if source not in self._read:
+            hosts = list(self._hosts.values())
+            limactl = hosts[0].limactl if hosts else host.find(self._settings, self._environ)[0]
+            # Both get ready while limactl reads the template.
+            self._guard.call()
+            lima_yaml.prepare()
+            ssh.prepare()
+            self._read[source] = limactl.template(source)
+        vmtype, arch = template.wishes(source, self._read[source], spec)
+        return self.host(vmtype or spec.vmtype, arch)
 
     def acquire(self, spec: MachineSpec) -> Instance:
         """The machine of this spec: joined where there is one, else started.
@@ -255,21 +278,23 @@ class Pool:
         return self._order(order.spec, order.name)
 
     def _order(self, spec: MachineSpec, name: str) -> Order:
-        machine = self.host(spec.vmtype, spec.arch)
-        # Both get ready while limactl reads the template.
-        self._guard.call()
-        lima_yaml.prepare()
-        ssh.prepare()
         source = spec.template or DEFAULT_TEMPLATE
-        text = machine.limactl.template(source)
+        machine = self.host_for(spec)
+        # It is read again for the next machine.
+        text = self._read.pop(source, None) or machine.limactl.template(source)
         emulated = machine.accelerator.name == "tcg"
         keys = machine.limactl.keys(machine.version)
         filled = template.fill(
             source, text, spec, vmtype=machine.vmtype, arch=machine.arch, emulated=emulated,
             keys=keys,
         )  # fmt: skip
+        filled = edits.apply(source, filled, spec, self._settings, machine.limactl, keys)
+        disks.require(source, filled.disks, machine.limactl.home)
+        for note in filled.notes:
+            if note not in self._told:
+                self._told.add(note)
+                self._observer.warn(note)
         settings = self._settings
-        filled = edits.apply(source, filled, spec, settings, machine.limactl, keys)
         return Order(machine, name, spec, filled, machine.timeout(settings), settings.start,
                      settings.warm_budget, own_keys=settings.host_keys == "own")  # fmt: skip
 

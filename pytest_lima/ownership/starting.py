@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pytest_lima.boot import Boot
 from pytest_lima.booted import Booted
 from pytest_lima.errors import StartError
-from pytest_lima.lima import logs, paths
+from pytest_lima.lima import hostports, logs, paths
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.template import FilledTemplate
 from pytest_lima.observer import Observer, Relay
@@ -59,6 +59,7 @@ def start(order: Order, observer: Observer, ledger: Ledger) -> tuple[Boot, Boote
         LimaError: Whatever kept it from being ready; the caller removes what is left of it.
     """
     noted = Noted(observer, ledger)
+    _require_ports(order, observer)
     wanted = warm.Order(
         order.host, order.name, order.filled, order.spec.template or DEFAULT_TEMPLATE,
         _edits(order.spec), order.timeout, noted, order.mode, order.warm_budget,
@@ -66,6 +67,13 @@ def start(order: Order, observer: Observer, ledger: Ledger) -> tuple[Boot, Boote
         lambda: removal.remove(order.host.limactl, order.name, observer.warn), order.own_keys,
     )  # fmt: skip
     return warm.start(wanted) if order.kept is None else snapshots.wake_up(wanted, order.kept)
+
+
+def _require_ports(order: Order, observer: Observer) -> None:
+    """Before anything is made: ports of this host that are its alone."""
+    hostports.require_free(order.name, order.filled.ssh_port)
+    for port, problem in hostports.taken(order.filled.ports).items():
+        observer.warn(f"port {port} of this host can't be forwarded to {order.name}: {problem}")
 
 
 def _cold(order: Order, observer: Observer, ledger: Ledger, then: warm.Then) -> tuple[Boot, Booted]:

@@ -288,7 +288,7 @@ class LimaSession:
         """Before a start: skip a test that can't have a VM here, where that was asked for."""
         self.signals.install()
         try:
-            self.pool.host(wanted.vmtype, wanted.arch)
+            self.pool.host_for(wanted)
         except (HostError, LimactlMissingError, LimactlVersionError) as error:
             if self.settings.missing != "skip":
                 raise

@@ -78,6 +78,7 @@ class Resume(Boot):
         super().__init__(_waiting_for_state(host), name, filled, timeout, observer)
         self._deadline = self._begun + min(timeout, _LONGEST)
         self._golden = golden
+        self._inside = golden.booted_as[-1]
         self._own_keys = own_keys
         # Held open, so that it may be removed while we use it.
         self._state = os.open(golden.state, os.O_RDONLY)

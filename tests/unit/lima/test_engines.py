@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_lima.errors import TemplateError
 from pytest_lima.lima import engines
 
 WAITING = "-o DPkg::Lock::Timeout=300"
@@ -151,3 +152,8 @@ def test_paths_of_a_templates_engine_are_filled_in() -> None:
     user = {"name": "ann", "uid": 1001, "home": "/home/ann.guest"}
     path = "/run/user/{{.UID}}/{{.User}}{{.Home}}/docker.sock"
     assert engines.expand(path, user) == "/run/user/1001/ann/home/ann.guest/docker.sock"
+    spaced = "/run/{{ .Name }}/{{- .Hostname -}}/{{ .Param.dir }}/docker.sock"
+    expanded = engines.expand(spaced, user, "pl-1", {"dir": "x"})
+    assert expanded == "/run/pl-1/lima-pl-1/x/docker.sock"
+    with pytest.raises(TemplateError, match="can't be told: /run/{{.Param.dir}}"):
+        engines.expand("/run/{{.Param.dir}}", user)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from pytest_lima.errors import TemplateError
-from pytest_lima.lima import engines, template
+from pytest_lima.lima import engines, scripts, template
 from pytest_lima.lima.template import FilledTemplate
 from pytest_lima.spec import MachineSpec, machine_spec
 
@@ -62,7 +62,7 @@ def test_safe_defaults_are_forced_on_a_template_that_says_otherwise() -> None:
         audio={"device": "default"}, video={"display": "cocoa"}, cpus=3,
     )  # fmt: skip
     assert SAFE.items() <= result.items()
-    assert result["ssh"] == {**SAFE_SSH, "localPort": 1}
+    assert result["ssh"] == {**SAFE_SSH, "localPort": 0}  # Lima takes a free one
     assert result["cpus"] == 3
 
 
@@ -86,6 +86,21 @@ def test_the_specs_values() -> None:
     assert result["networks"] == [{"lima": "shared"}]
 
 
+def test_a_port_or_an_address_that_one_vm_alone_can_have_is_not_the_templates() -> None:
+    result = filled(
+        ssh={"localPort": 60022}, networks=[{"lima": "shared", "macAddress": "52:55:55:00:00:01"}]
+    )
+    assert result["ssh"]["localPort"] == 0
+    assert result["networks"] == [{"lima": "shared"}]
+
+
+def test_who_asks_for_it_in_a_test_has_it() -> None:
+    networks = [{"lima": "shared", "macAddress": "52:55:55:00:00:01"}]
+    spec = machine_spec(networks=networks, overrides={"ssh": {"localPort": 60022}})
+    assert filled(spec)["networks"] == networks
+    assert filled(spec)["ssh"]["localPort"] == fill(spec).ssh_port == 60022
+
+
 def test_overrides_merge_deep_and_lists_are_replaced() -> None:
     spec = machine_spec(cpus=4, overrides={"vmOpts": {"qemu": {"a": 1}}, "env": {"B": "2"},
                                            "dns": ["1.1.1.1"], "cpus": 7})  # fmt: skip
@@ -94,6 +109,16 @@ def test_overrides_merge_deep_and_lists_are_replaced() -> None:
     assert result["env"] == {"A": "1", "B": "2"}
     assert result["dns"] == ["1.1.1.1"]
     assert result["cpus"] == 7
+
+
+def test_a_mount_may_have_another_place_in_the_guest(tmp_path: Path) -> None:
+    result = filled(machine_spec(mounts=[f"{tmp_path}:/mnt/src:w"]))
+    location = str(tmp_path.resolve())
+    assert result["mounts"] == [
+        {"location": location, "mountPoint": "/mnt/src", "writable": True}
+    ]  # fmt: skip
+    own = [{"location": "/srv", "mountPoint": "/mnt/x", "9p": {"cache": "mmap"}}]
+    assert filled(machine_spec(overrides={"mounts": own}))["mounts"] == own
 
 
 def test_mounts_are_host_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,23 +234,23 @@ def test_limas_forward_of_an_engine_makes_room_for_ours() -> None:
 def test_engines(asked, rules, sockets, installed) -> None:
     result = fill(with_engines(*asked), portForwards=rules)
     assert result.sockets == sockets
-    scripts = [script for _, script in result.provision]
+    texts = [script for _, script in result.provision]
     for engine in engines.SOCKETS:
-        assert (engines.provision_script(engine) in scripts) == (engine in installed)
+        assert (engines.provision_script(engine) in texts) == (engine in installed)
 
 
 def test_provision_keeps_limas_order_with_ours_around_it() -> None:
     theirs = [{"mode": "user", "script": "theirs"}, {"script": "default mode"}, {"mode": "data"}]
     result = fill(with_engines("docker", provision=["mine 1", "mine 2"]), provision=theirs)
     modes = [mode for mode, _ in result.provision]
-    scripts = [script for _, script in result.provision]
-    assert "BEGIN SSH HOST KEY KEYS" in scripts[0]
-    assert scripts[1:4] == ["theirs", "default mode", ""]
-    assert scripts[4] == engines.provision_script("docker")
-    assert scripts[5:] == ["mine 1", "mine 2"]
+    texts = [script for _, script in result.provision]
+    assert texts[0] == scripts.FIRST
+    assert texts[1:4] == ["theirs", "default mode", ""]
+    assert texts[4] == engines.provision_script("docker")
+    assert texts[5:] == ["mine 1", "mine 2"]
     assert modes == ["system", "user", "system", "data", "system", "system", "system"]
     written = yaml.safe_load(result.text)["provision"]
-    assert [entry.get("script", "") for entry in written] == scripts
+    assert [entry.get("script", "") for entry in written] == texts
 
 
 @pytest.mark.parametrize(
@@ -262,6 +287,22 @@ def test_a_template_that_brings_containerd_keeps_it(containerd, kept) -> None:
         ({"plain": True, "networks": [{"lima": "shared"}]}, {}, True),
         ({}, {"overrides": {"plain": False}}, False),
         ({}, {"overrides": {"mounts": [{"location": "/"}]}}, False),
+        ({"plain": None}, {}, True),
+        ({"plain": None, "env": {"A": "b"}}, {}, False),
+        ({"env": {"APP_MODE": "staging"}}, {}, False),
+        ({}, {"overrides": {"env": {"APP_MODE": "staging"}}}, False),
+        ({"hostResolver": {"hosts": {"db.test": "10.1.2.3"}}}, {}, False),
+        ({}, {"overrides": {"hostResolver": {"hosts": {"db.test": "10.1.2.3"}}}}, False),
+        ({"timezone": "Europe/Berlin"}, {}, False),
+        ({"propagateProxyEnv": True}, {}, True),  # which it doesn't get
+        ({}, {"overrides": {"propagateProxyEnv": True}}, False),
+        ({}, {"overrides": {"ssh": {"forwardAgent": True}}}, False),
+        ({"provision": [{"mode": "user", "script": "true"}]}, {}, False),
+        ({"brand-new": 1}, {}, False),
+        ({}, {"set": '.env.APP_MODE = "staging"'}, False),
+        ({}, {"set": ".cpus = 1"}, True),
+        ({"plain": True}, {"set": '.env.APP_MODE = "staging"'}, True),
+        ({}, {"provision": "true", "param": {"a": "b"}, "cpus": 1}, True),
     ],
 )
 def test_plain_mode_where_nothing_needs_the_guest_agent(base, spec, plain: bool) -> None:
@@ -445,3 +486,81 @@ def test_texts_of_a_template_stay_texts() -> None:
         spec = machine_spec(overrides=overrides)
         result = template.fill("t", base, spec, vmtype="qemu", arch="x86_64")
         assert yaml.safe_load(result.text)["env"] == {**env, **overrides.get("env", {})}
+
+
+@pytest.mark.parametrize("by", ["template", "overrides"])
+@pytest.mark.parametrize("system", ["FreeBSD", "Darwin", "Windows", "linux", "Plan9"])
+def test_a_guest_of_another_system_is_refused_in_its_own_words(system: str, by: str) -> None:
+    with pytest.raises(TemplateError, match="my.yaml makes no Linux guest") as caught:
+        if by == "template":
+            fill(os=system)
+        else:
+            fill(machine_spec(overrides={"os": system}))
+    assert caught.value.seen == f"os: {system}"
+    for usual in ("Linux", "default", None, ""):
+        assert fill(os=usual).text
+
+
+SOCKET = {"hostSocket": "{{.Dir}}/sock/docker.sock"}
+
+
+@pytest.mark.parametrize(
+    "path", ["/run/user/{{ .UID }}/docker.sock", "/run/{{- .User -}}/docker.sock",
+             "{{.Home}}/docker.sock", "/run/{{.Name}}/docker.sock", "/run/{{.Param.x}}/docker.sock"]
+)  # fmt: skip
+def test_an_engine_s_socket_may_have_limas_variables(path: str) -> None:
+    rules = [{"guestSocket": path, **SOCKET}]
+    spec = with_engines("docker", param={"x": "here"})
+    assert fill(spec, portForwards=rules).sockets == {"docker": path}
+
+
+@pytest.mark.parametrize(
+    "path", ["{{if .UID}}/run{{end}}/docker.sock", "/run/{{.UID | print}}/docker.sock",
+             "/run/{{.Param.none}}/docker.sock", "/run/{{.Dir}}/docker.sock"]
+)  # fmt: skip
+def test_one_that_lima_alone_could_expand_is_refused_at_once(path: str) -> None:
+    rules = [{"guestSocket": path, **SOCKET}]
+    with pytest.raises(TemplateError, match="path of the engine's socket") as caught:
+        fill(with_engines("docker"), portForwards=rules)
+    assert "none of the variables that are known here" in caught.value.seen
+    assert "{{.UID}}, {{.User}}, {{.Home}}" in caught.value.remedy
+    assert fill(portForwards=rules).sockets == {}  # nobody asks for it
+
+
+@pytest.mark.parametrize(
+    ("base", "spec", "wishes"),
+    [
+        ({}, {}, (None, None)),
+        ({"arch": "aarch64", "vmType": "vz"}, {}, ("vz", "aarch64")),
+        ({"arch": "default", "vmType": ""}, {}, (None, None)),
+        ({"arch": None, "vmType": None}, {}, (None, None)),
+        ({"arch": "aarch64", "vmType": "vz"}, {"arch": "x86_64", "vmtype": "qemu"},
+         ("qemu", "x86_64")),
+        ({"vmType": "qemu"}, {"vmtype": "auto"}, ("qemu", None)),
+        ({"arch": "aarch64"}, {"overrides": {"arch": "riscv64"}, "arch": "x86_64"},
+         (None, "riscv64")),
+        ({}, {"overrides": {"vmType": "qemu"}}, ("qemu", None)),
+        ({}, {"set": ['.arch = "aarch64"', ".cpus = 1"], "arch": "x86_64"}, (None, "aarch64")),
+    ],
+)  # fmt: skip
+def test_driver_and_architecture_are_the_templates_unless_somebody_says_otherwise(
+    base, spec, wishes
+) -> None:
+    text = yaml.safe_dump({"images": IMAGES, **base})
+    assert template.wishes("my.yaml", text, machine_spec(**spec)) == wishes
+
+
+def test_what_a_machine_needs_of_this_host_is_told() -> None:
+    result = fill(
+        additionalDisks=["data", {"name": "more", "format": False}],
+        portForwards=[{"guestPort": 80, "hostPort": 8080}, {"guestPortRange": [90, 92]}],
+    )
+    assert result.disks == ("data", "more")
+    assert result.ports == (8080, 90, 91, 92)
+    assert result.ssh_port == 0
+
+
+def test_mounts_of_a_plain_template_are_told_to_be_missing() -> None:
+    (note,) = fill(machine_spec(mounts=["/"]), plain=True).notes
+    assert "plain: true, in which Lima mounts nothing" in note
+    assert fill(machine_spec(mounts=["/"], overrides={"plain": False}), plain=True).notes == ()

@@ -142,6 +142,22 @@ def test_how_long_the_kept_one_took_to_boot_is_known(
     assert resume._timed(booted).cold_seconds == 80.0
 
 
+def test_a_socket_named_after_the_instance_has_the_name_that_it_was_kept_under(
+    resume: Resume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its provision scripts have run under that name."""
+    filled = replace(resume._filled, sockets={"docker": "/run/{{ .Name }}/docker.sock"})
+    monkeypatch.setattr(resume, "_filled", filled)
+    asked: list[dict[str, str]] = []
+    monkeypatch.setattr("pytest_lima.boot.SocketForward",
+                        lambda _address, _folder, sockets, *_: asked.append(sockets))  # fmt: skip
+    (tmp_path / "pl-2").mkdir()
+    info = InstanceInfo("pl-2", "Running", tmp_path, "qemu", "x86_64", 2, 2048,
+                        {"user": {"name": "ann"}})  # fmt: skip
+    resume._forward(info, Address(60022, "ann", tmp_path))
+    assert asked == [{"docker": "/run/pl-1/docker.sock"}]
+
+
 def test_with_keys_of_its_own_all_goes_over_them(
     resume: Resume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
