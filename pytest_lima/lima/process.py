@@ -1,28 +1,34 @@
 """Child processes: the one owner of ``subprocess``.
 
 Every child gets a session of its own, so a Ctrl-C in the terminal reaches pytest alone and
-a whole tree can be ended at once. Output goes to files, never to pipes: a background
-grandchild that inherits a pipe would keep the call waiting after the child has ended.
+a whole tree can be ended at once; and it begins with the defaults of all signals, whatever this
+process ignores. Output goes to files, never to pipes: a background grandchild that inherits a
+pipe would keep the call waiting after the child has ended.
+
+A child that has ended keeps its number until it is collected, and so does its process group. So
+none is collected before the last signal to it was sent, and each is in the end: by whoever waits
+for it, or by a thread when it was left to itself.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import subprocess
-import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
 
 from pytest_lima import realtime
+from pytest_lima.lima import identity
+from pytest_lima.lima.launch import launch, read_status
+from pytest_lima.lima.waits import ends_within, readable
 
 _OUTPUT_LIMIT = 4 * 1024 * 1024
 _TERM_GRACE = 3.0
-_LONGEST_POLL = 2**31 - 1  # milliseconds; poll(2) takes an int
 GOODBYE = b"bye"
 
 
@@ -49,47 +55,136 @@ class Completed:
         return self.returncode == 0
 
 
+class _Process:
+    """One child, from its start until it is collected or left to itself."""
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        stdin: int,
+        stdout: int | IO[bytes],
+        stderr: int | IO[bytes],
+    ) -> None:
+        """Start it.
+
+        Raises:
+            OSError: It could not be started.
+        """
+        begin = launch(argv, env)
+        self._status = begin.status
+        try:
+            self.popen = subprocess.Popen(
+                list(begin.argv),
+                env=dict(env),
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+                pass_fds=begin.passed,
+            )
+        except BaseException:
+            if self._status is not None:
+                os.close(self._status)
+            raise
+        finally:
+            for descriptor in begin.passed:
+                os.close(descriptor)
+        self._lock = threading.Lock()  # held from a look at it to what is done about it
+        self._runs_on = False
+
+    def poll(self) -> int | None:
+        """Its exit status, and then it is collected; None while it runs."""
+        with self._lock:
+            return self._collect()
+
+    def wait(self, timeout: float) -> int | None:
+        """Wait at most ``timeout`` seconds for its exit status; None when it still runs."""
+        return self.poll() if self._ends_within(timeout) else None
+
+    def end(self) -> None:
+        """SIGTERM for its process group, a moment, then SIGKILL for whoever of it is left."""
+        with self._lock:
+            if self._collect() is not None:
+                return  # its number may be another process group's by now
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                if self._is_collectable():
+                    with contextlib.suppress(ProcessLookupError, PermissionError):
+                        os.killpg(self.popen.pid, number)
+                self._ends_within(_TERM_GRACE)
+            self._collect()
+        self.leave()  # where not even that has ended it
+
+    def disown(self) -> None:
+        """Keep Python from complaining, at our end, that it still runs."""
+        with self._lock:
+            if self._collect() is None:
+                self.popen.returncode = 0
+                self._runs_on = True
+                if self._status is not None:
+                    os.close(self._status)
+                    self._status = None
+
+    def leave(self) -> None:
+        """Let it run on; a thread collects it when it ends, so that no zombie is left of it."""
+        self.disown()
+        with self._lock:
+            collect, self._runs_on = self._runs_on, False
+        if collect:
+            pid = self.popen.pid
+            name = "pytest-lima-left"
+            threading.Thread(target=_collect, args=(pid,), name=name, daemon=True).start()
+
+    def _collect(self) -> int | None:
+        if self.popen.poll() is not None and self._status is not None:
+            self.popen.returncode = read_status(self._status)
+            self._status = None
+        return self.popen.returncode
+
+    def _ends_within(self, seconds: float) -> bool:
+        """Whether it ends in time; it isn't collected by this."""
+        return self.popen.returncode is not None or ends_within(self.popen.pid, seconds)
+
+    def _is_collectable(self) -> bool:
+        """Whether its number is still its own: not where SIGCHLD is ignored and it has ended."""
+        return self._status is None or identity.of(self.popen.pid) is not None
+
+
 class Child:
     """A child process that runs on while we do other things."""
 
     def __init__(self, argv: Sequence[str], *, env: Mapping[str, str], log: IO[bytes]) -> None:
         """Start ``argv`` with both outputs appended to ``log``."""
         self.argv = tuple(argv)
-        self._popen = subprocess.Popen(
-            list(argv),
-            env=dict(env),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+        self._process = _Process(argv, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     @property
     def pid(self) -> int:
         """The process id, which is the process group's too."""
-        return self._popen.pid
+        return self._process.popen.pid
 
     def poll(self) -> int | None:
         """The exit status, or None while it runs."""
-        return self._popen.poll()
+        return self._process.poll()
 
     def wait(self, timeout: float) -> int | None:
         """Wait at most ``timeout`` seconds; None when it still runs."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return self._popen.wait(timeout)
-        return None
+        return self._process.wait(timeout)
 
     def stop(self) -> None:
         """End the child and its process group, with SIGKILL where SIGTERM isn't heard."""
-        _end(self._popen)
+        self._process.end()
 
     def leave(self) -> None:
         """Let it run on after us; it isn't ours to wait for any more."""
-        _leave(self._popen)
+        self._process.leave()
 
 
 class Companion:
     """A child that outlives us on purpose, and learns of our end by the end of its input.
+
+    Several threads may use it at once.
 
     Attributes:
         argv: What was started.
@@ -100,54 +195,56 @@ class Companion:
         """Start ``argv`` with a pipe each way; both outputs come to us until it closes them."""
         self.argv = tuple(argv)
         self.heard = b""
+        self._lock = threading.Lock()
+        self._released = False
         # A bare descriptor, which nothing but our end or `release` closes.
         theirs, self._lifeline = os.pipe()
         try:
-            self._popen = subprocess.Popen(
-                list(argv),
-                env=dict(env),
-                cwd="/",
-                stdin=theirs,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
+            self._process = _Process(
+                argv, env=env, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
             )
         except BaseException:
             os.close(self._lifeline)
             raise
         finally:
             os.close(theirs)
+        self._popen = self._process.popen
 
     def says(self, expected: bytes, timeout: float) -> bool:
         """Whether it has said ``expected``, waiting at most ``timeout`` seconds for it."""
         deadline = realtime.monotonic() + timeout
-        output = self._popen.stdout
-        while expected not in self.heard:
-            if output is None or output.closed:
-                return False
-            remaining = max(0.0, deadline - realtime.monotonic())
-            readable, _, _ = select.select([output], [], [], remaining)
-            data = os.read(output.fileno(), 65536) if readable else b""
-            if not data:
-                return False
-            self.heard += data
-        if output is not None and not output.closed:
-            output.close()
-            _leave(self._popen)
-        return True
+        with self._lock:
+            output = self._popen.stdout
+            while expected not in self.heard:
+                if output is None or output.closed:
+                    return False
+                remaining = max(0.0, deadline - realtime.monotonic())
+                heard = readable(output.fileno(), remaining)
+                data = os.read(output.fileno(), 65536) if heard else b""
+                if not data:
+                    return False
+                self.heard += data
+            if output is not None and not output.closed:
+                output.close()
+                self._process.disown()
+            return True
 
     def release(self) -> None:
         """Tell it that we need it no more, and hear no more of it."""
-        with contextlib.suppress(BrokenPipeError):
-            os.write(self._lifeline, GOODBYE)
-        os.close(self._lifeline)
-        if self._popen.stdout is not None:
-            self._popen.stdout.close()
-        _leave(self._popen)
+        with self._lock:
+            if self._released:
+                return
+            self._released = True
+            with contextlib.suppress(BrokenPipeError):
+                os.write(self._lifeline, GOODBYE)
+            os.close(self._lifeline)
+            if self._popen.stdout is not None:
+                self._popen.stdout.close()
+            self._process.leave()
 
     def stop(self) -> None:
         """End it."""
-        _end(self._popen)
+        self._process.end()
         self.release()
 
 
@@ -158,54 +255,18 @@ def run(argv: Sequence[str], *, env: Mapping[str, str], timeout: float) -> Compl
         OSError: It could not be started.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        popen = subprocess.Popen(
-            list(argv),
-            env=dict(env),
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
-            start_new_session=True,
-        )
+        child = _Process(argv, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
         try:
-            returncode: int | None = _await(popen, timeout)
-        except subprocess.TimeoutExpired:
-            returncode = None
+            returncode = child.wait(timeout)
         finally:
             # On Ctrl-C too: half a limactl must not run on behind our back.
-            _end(popen)
+            child.end()
         return Completed(tuple(argv), returncode, _read(out), _read(err))
 
 
-def _await(popen: subprocess.Popen[bytes], timeout: float) -> int:
-    """As its own ``wait``, which looks every 50 ms: half of what a quick limactl takes."""
-    deadline = realtime.monotonic() + timeout
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):  # an old kernel, or no descriptor is free
-            handle = os.pidfd_open(popen.pid)
-            try:
-                poll = select.poll()
-                poll.register(handle, select.POLLIN)
-                poll.poll(min(timeout * 1000, _LONGEST_POLL))
-            finally:
-                os.close(handle)
-    return popen.wait(max(0.0, deadline - realtime.monotonic()))
-
-
-def _end(popen: subprocess.Popen[bytes]) -> None:
-    """SIGTERM for the process group, a moment, then SIGKILL for whoever of it is left."""
-    if popen.poll() is not None:
-        return  # it has been waited for: its id may be another process group's by now
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(popen.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            popen.wait(_TERM_GRACE)
-
-
-def _leave(popen: subprocess.Popen[bytes]) -> None:
-    """Keep Python from complaining, at our end, that the child still runs."""
-    if popen.poll() is None:
-        popen.returncode = 0
+def _collect(pid: int) -> None:
+    with contextlib.suppress(ChildProcessError):  # a fork of ours, or SIGCHLD is ignored
+        os.waitpid(pid, 0)
 
 
 def _read(file: IO[bytes]) -> str:
