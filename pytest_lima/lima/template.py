@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_lima.errors import TemplateError
-from pytest_lima.lima import engines, reach
+from pytest_lima.lima import engines, libraries, reach
 from pytest_lima.spec import MachineSpec
 
 _SIZE_LIMIT = 1024 * 1024
@@ -134,7 +134,7 @@ def prepare() -> None:
     invoke, which paramiko loads where it is installed, begins with the inner half of PyYAML
     (``yaml._yaml``); Python takes two threads that meet there for a deadlock.
     """
-    import yaml  # noqa: F401
+    libraries.load(["yaml"])
 
 
 def _load(source: str, text: str) -> dict[str, Any]:

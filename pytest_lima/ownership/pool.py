@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from pytest_lima.errors import LimaError
 from pytest_lima.guest import ssh
 from pytest_lima.instance import Instance
-from pytest_lima.lima import host, paths, template
+from pytest_lima.lima import host, libraries, paths, template
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.identity import this_process
 from pytest_lima.observer import Observer
@@ -19,6 +19,7 @@ from pytest_lima.ownership.guard import Guard
 from pytest_lima.ownership.joining import Joiner
 from pytest_lima.ownership.ledger import Ledger
 from pytest_lima.ownership.making import Maker
+from pytest_lima.ownership.reaper import NEEDS
 from pytest_lima.ownership.run import Run
 from pytest_lima.ownership.standby import Standby
 from pytest_lima.ownership.starting import Order
@@ -68,12 +69,13 @@ class Pool:
         ledger: Ledger | None = None,
         run: Run | None = None,
     ) -> None:
+        libraries.load(NEEDS)
         self._settings = settings
         self._environ = environ
         self._observer = observer
         self._ledger = ledger or Ledger()
         self._run = run or Run.alone()
-        self._guard = Guard(environ)
+        self._guard = Guard(environ, self._ledger.folder)
         claims = Claims(self._ledger, settings, self._run)
         self._ending = Ending(self._ledger, claims, settings, environ, observer.warn)
 
