@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shlex
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from pytest_lima.errors import HostError
@@ -26,6 +27,7 @@ class Guard:
         self._lock = threading.Lock()  # held for a look and a start, never until it is ready
         self._companion: process.Companion | None = None
         self._pid = 0
+        self._starts = 0
 
     def call(self) -> process.Companion:
         """Start it; it gets ready while we go on."""
@@ -36,11 +38,28 @@ class Guard:
             return self._companion
 
     def dismiss(self) -> None:
-        """Nothing of ours is left to watch over, but what was kept with an idle limit."""
+        """Nothing of ours is left to watch over, but what was kept with an idle limit.
+
+        Where a thread is still starting something, the reaper stays until this process ends.
+        """
         with self._lock:
+            if self._starts:
+                return
             companion, self._companion = self._companion, None
         if companion is not None and self._pid == os.getpid():
             companion.release()
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """While an instance is made; see ``await_ready``."""
+        with self._lock:
+            self._starts += 1
+        try:
+            self.await_ready()
+            yield
+        finally:
+            with self._lock:
+                self._starts -= 1
 
     def await_ready(self) -> None:
         """Return when it watches over us; from then on an instance may be made.
