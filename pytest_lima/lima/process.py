@@ -6,13 +6,14 @@ process ignores. Output goes to files, never to pipes: a background grandchild t
 pipe would keep the call waiting after the child has ended.
 
 A child that has ended keeps its number until it is collected, and so does its process group. So
-none is collected before the last signal to it was sent, and each is in the end: by whoever waits
-for it, or by a thread when it was left to itself.
+none is collected before the last signal to it was sent, and each is as soon as it ends: by whoever
+waits for it, or by a thread.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import subprocess
@@ -92,7 +93,7 @@ class _Process:
             for descriptor in begin.passed:
                 os.close(descriptor)
         self._lock = threading.Lock()  # held from a look at it to what is done about it
-        self._runs_on = False
+        self._is_left = False
 
     def poll(self) -> int | None:
         """Its exit status, and then it is collected; None while it runs."""
@@ -114,27 +115,32 @@ class _Process:
                         os.killpg(self.popen.pid, number)
                 self._ends_within(_TERM_GRACE)
             self._collect()
-        self.leave()  # where not even that has ended it
+        if self.popen.returncode is None:  # not even that has ended it
+            self.leave()
+            self.collect_at_end()
 
-    def disown(self) -> None:
+    def leave(self) -> None:
         """Keep Python from complaining, at our end, that it still runs."""
         with self._lock:
             if self._collect() is None:
                 self.popen.returncode = 0
-                self._runs_on = True
+                self._is_left = True
                 if self._status is not None:
                     os.close(self._status)
                     self._status = None
 
-    def leave(self) -> None:
-        """Let it run on; a thread collects it when it ends, so that no zombie is left of it."""
-        self.disown()
+    def collect_at_end(self) -> None:
+        """Have a thread collect it as soon as it ends, so that no zombie is left of it."""
+        threading.Thread(target=self._await_end, name="pytest-lima-child", daemon=True).start()
+
+    def _await_end(self) -> None:
+        ends_within(self.popen.pid, math.inf)
         with self._lock:
-            collect, self._runs_on = self._runs_on, False
-        if collect:
-            pid = self.popen.pid
-            name = "pytest-lima-left"
-            threading.Thread(target=_collect, args=(pid,), name=name, daemon=True).start()
+            if not self._is_left:
+                self._collect()
+                return
+            with contextlib.suppress(ChildProcessError):  # where SIGCHLD is ignored
+                os.waitpid(self.popen.pid, 0)
 
     def _collect(self) -> int | None:
         if self.popen.poll() is not None and self._status is not None:
@@ -158,6 +164,7 @@ class Child:
         """Start ``argv`` with both outputs appended to ``log``."""
         self.argv = tuple(argv)
         self._process = _Process(argv, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self._process.collect_at_end()
 
     @property
     def pid(self) -> int:
@@ -209,6 +216,7 @@ class Companion:
         finally:
             os.close(theirs)
         self._popen = self._process.popen
+        self._process.collect_at_end()
 
     def says(self, expected: bytes, timeout: float) -> bool:
         """Whether it has said ``expected``, waiting at most ``timeout`` seconds for it."""
@@ -226,7 +234,7 @@ class Companion:
                 self.heard += data
             if output is not None and not output.closed:
                 output.close()
-                self._process.disown()
+                self._process.leave()
             return True
 
     def release(self) -> None:
@@ -262,11 +270,6 @@ def run(argv: Sequence[str], *, env: Mapping[str, str], timeout: float) -> Compl
             # On Ctrl-C too: half a limactl must not run on behind our back.
             child.end()
         return Completed(tuple(argv), returncode, _read(out), _read(err))
-
-
-def _collect(pid: int) -> None:
-    with contextlib.suppress(ChildProcessError):  # a fork of ours, or SIGCHLD is ignored
-        os.waitpid(pid, 0)
 
 
 def _read(file: IO[bytes]) -> str:

@@ -90,12 +90,16 @@ def start(order: Order) -> Started:
     for _ in range(_WAKE_TRIES):
         golden = store.find(key)
         if golden is None:
-            with store.building(key, lambda done: _await(order, done)):
-                golden = store.find(key)
-                if golden is None:
+            with store.building(key, lambda done: _await(order, done)) as waited:
+                golden, refused = store.find(key), store.refused(key)
+                # Where nothing could be kept, those who waited don't wait for each other as well.
+                mine = refused is None and (not waited or order.mode == "warm")
+                if golden is None and mine:
                     _tell(order, problem)
-                    refused = store.refused(key)
-                    return order.cold(_nothing) if refused else _cold_and_kept(order, store, key)
+                    return _cold_and_kept(order, store, key)
+            if golden is None:
+                _tell(order, problem)
+                return order.cold(_nothing)
         try:
             return wake_up(order, golden)
         except (LimaError, OSError) as error:

@@ -48,8 +48,8 @@ class Store:
         return sorted(filter(None, found), key=_used)
 
     @contextmanager
-    def building(self, key: str, wait: Callable[[Callable[[], bool]], None]) -> Iterator[None]:
-        """Be the only one who makes the machine of this key.
+    def building(self, key: str, wait: Callable[[Callable[[], bool]], None]) -> Iterator[bool]:
+        """Be the only one who makes the machine of this key; gives whether another was before us.
 
         Args:
             key: The machine's.
@@ -58,11 +58,11 @@ class Store:
         self._folder.mkdir(mode=0o700, exist_ok=True)
         # The kernel frees it when its holder dies. Never unlinked: two would lock two files.
         with (self._folder / f"{key}.lock").open("ab") as file:
-            if not _locked(file.fileno()):
+            if waited := not _locked(file.fileno()):
                 wait(lambda: _locked(file.fileno()))
             for half in self._folder.glob(f"{key}{_HALF}*"):
                 shutil.rmtree(half, ignore_errors=True)  # its maker was killed
-            yield
+            yield waited
 
     @contextmanager
     def half(self, key: str) -> Iterator[Path]:

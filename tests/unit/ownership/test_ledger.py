@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -112,3 +114,19 @@ def test_a_folder_that_is_not_ours_is_told(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(HostError, match="can't be used") as caught:
         Ledger(tmp_path / "instances")
     assert "XDG_STATE_HOME" in caught.value.remedy
+
+
+def test_its_lock_holds_off_the_threads_of_this_process_too(ledger: Ledger) -> None:
+    inside: list[int] = []
+
+    def alone(number: int) -> None:
+        for _ in range(5):
+            with ledger.lock():
+                inside.append(number)
+                time.sleep(0.001)
+                assert inside == [number]
+                inside.clear()
+
+    with ThreadPoolExecutor(8) as threads:
+        for future in [threads.submit(alone, number) for number in range(8)]:
+            future.result(60)
