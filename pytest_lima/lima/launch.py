@@ -13,7 +13,6 @@ and becomes the child, or waits for it and reports how it ended.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -31,8 +30,9 @@ for number in signal.valid_signals():
     except (OSError, ValueError):
         pass
 signal.pthread_sigmask(signal.SIG_SETMASK, ())
-report, has_locale, *argv = sys.argv[1:]
-report = int(report)
+report, failed, has_locale, *argv = sys.argv[1:]
+report, failed = int(report), int(failed)
+os.set_inheritable(failed, False)
 if has_locale != "True":
     os.environ.pop("LC_CTYPE", None)
 child = 0
@@ -42,8 +42,10 @@ if report >= 0:
 if child == 0:
     try:
         os.execvp(argv[0], argv)
-    finally:
-        os._exit(127)
+    except OSError as error:
+        os.write(failed, b"%d" % error.errno)
+    os._exit(127)
+os.close(failed)
 for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
     signal.signal(number, signal.SIG_IGN)
 _, status = os.waitpid(child, 0)
@@ -62,30 +64,40 @@ class Launch:
     Attributes:
         argv: What to run in place of its own command line.
         passed: Descriptors that it gets, for us to close once it runs.
+        failure: Where it says, until it runs, why it can't; None: as ever.
         status: Where its exit status can be read when it has ended; None: it is its own.
     """
 
     argv: tuple[str, ...]
     passed: tuple[int, ...] = ()
+    failure: int | None = None
     status: int | None = None
 
 
 def launch(argv: Sequence[str], env: Mapping[str, str]) -> Launch:
-    """Have a child begin with every signal's default and none blocked.
-
-    Raises:
-        FileNotFoundError: There is no such program.
-    """
+    """How to have a child begin with every signal's default and none blocked."""
     lost = signal.getsignal(signal.SIGCHLD) is not signal.SIG_DFL
     if not (lost or _has_silent_signals()) or not sys.executable or hasattr(sys, "frozen"):
         return Launch(tuple(argv))
-    if shutil.which(argv[0], path=env.get("PATH")) is None:
-        raise FileNotFoundError(2, os.strerror(2), argv[0])
+    failure, fails = os.pipe()
     hears, says = os.pipe() if lost else (None, _SILENT)
     if hears is not None:
         os.set_blocking(hears, False)  # it is read when the child has ended: all is in it
-    first = (sys.executable, "-I", "-S", "-c", _PROGRAM, str(says), str("LC_CTYPE" in env))
-    return Launch((*first, *argv), (says,) if lost else (), hears)
+    first = (sys.executable, "-I", "-S", "-c", _PROGRAM)
+    passed = (says, fails) if lost else (fails,)
+    told = (str(says), str(fails), str("LC_CTYPE" in env))
+    return Launch((*first, *told, *argv), passed, failure, hears)
+
+
+def raise_failure(descriptor: int, program: str) -> None:
+    """Wait until a child runs what it was launched for; ``passed`` is closed here by then.
+
+    Raises:
+        OSError: It can't.
+    """
+    number = os.read(descriptor, 16)
+    if number:
+        raise OSError(int(number), os.strerror(int(number)), program)
 
 
 def read_status(descriptor: int) -> int:

@@ -19,13 +19,13 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
 
 from pytest_lima import realtime
 from pytest_lima.lima import identity
-from pytest_lima.lima.launch import launch, read_status
+from pytest_lima.lima.launch import launch, raise_failure, read_status
 from pytest_lima.lima.waits import ends_within, readable
 
 _OUTPUT_LIMIT = 4 * 1024 * 1024
@@ -75,25 +75,29 @@ class _Process:
         """
         begin = launch(argv, env)
         self._status = begin.status
-        try:
-            self.popen = subprocess.Popen(
-                list(begin.argv),
-                env=dict(env),
-                stdin=stdin,
-                stdout=stdout,
-                stderr=stderr,
-                start_new_session=True,
-                pass_fds=begin.passed,
-            )
-        except BaseException:
-            if self._status is not None:
-                os.close(self._status)
-            raise
-        finally:
-            for descriptor in begin.passed:
-                os.close(descriptor)
         self._lock = threading.Lock()  # held from a look at it to what is done about it
         self._is_left = False
+        # Known before it is started: a Ctrl-C may come as soon as it runs.
+        self.popen = subprocess.Popen.__new__(subprocess.Popen)
+        try:
+            with _closed_at_end(begin.failure):
+                with _closed_at_end(*begin.passed):
+                    subprocess.Popen.__init__(
+                        self.popen,
+                        list(begin.argv),
+                        env=dict(env),
+                        stdin=stdin,
+                        stdout=stdout,
+                        stderr=stderr,
+                        start_new_session=True,
+                        pass_fds=begin.passed,
+                    )
+                if begin.failure is not None:
+                    raise_failure(begin.failure, argv[0])
+        except BaseException:
+            if getattr(self.popen, "pid", None) is not None:
+                self.end()
+            raise
 
     def poll(self) -> int | None:
         """Its exit status, and then it is collected; None while it runs."""
@@ -270,6 +274,16 @@ def run(argv: Sequence[str], *, env: Mapping[str, str], timeout: float) -> Compl
             # On Ctrl-C too: half a limactl must not run on behind our back.
             child.end()
         return Completed(tuple(argv), returncode, _read(out), _read(err))
+
+
+@contextlib.contextmanager
+def _closed_at_end(*descriptors: int | None) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for descriptor in descriptors:
+            if descriptor is not None:
+                os.close(descriptor)
 
 
 def _read(file: IO[bytes]) -> str:

@@ -29,6 +29,7 @@ signal.signal(signal.SIGCHLD, collect)
 }
 BEGIN = """
 import json, os, signal, sys, threading
+import psutil
 from pathlib import Path
 from pytest_lima.lima import process
 
@@ -106,13 +107,23 @@ def test_what_can_not_be_started_is_an_error(world: str) -> None:
     found = told(
         world,
         """
-try:
-    process.run(["no-such-thing"], env=ENV, timeout=1)
-except FileNotFoundError as error:
-    show(error=str(error))
+errors = []
+for name in ("no-such-thing", "/", "/etc/passwd"):
+    try:
+        process.run([name], env=ENV, timeout=10)
+    except OSError as error:
+        errors.append(f"{type(error).__name__} {error.filename}")
+show(errors=errors, children=len(psutil.Process().children()))
 """,
     )
-    assert "no-such-thing" in str(found["error"])
+    assert found == {
+        "errors": [
+            "FileNotFoundError no-such-thing",
+            "PermissionError /",
+            "PermissionError /etc/passwd",
+        ],
+        "children": 0,
+    }
 
 
 def test_the_whole_group_is_ended(world: str, tmp_path: Path) -> None:
