@@ -18,8 +18,8 @@ from pytest_lima.machine import Machine
 class Instance(Machine):
     """A running Linux VM that is ready: provisioned, reachable, its engines answering.
 
-    Use it from as many threads as you like. Paths in the guest are texts, paths on the host
-    ``Path`` or text.
+    Use it from as many threads as you like: commands and files go side by side, what changes the
+    VM goes one after another. Paths in the guest are texts, paths on the host ``Path`` or text.
 
     Attributes:
         name: Lima's name of the instance.

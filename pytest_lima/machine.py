@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _DEATH_GRACE = 1.5
 _LOGIN_GRACE = 2.0
+_LONGEST_CHANGE = 7200.0
 
 
 class States(Protocol):
@@ -54,6 +56,10 @@ class Machine:
         self._host = host
         self._states = states
         self._link = Link(self._connect)
+        self._life = threading.RLock()  # what changes or keeps the VM's state, one after another
+        self._steady = threading.Event()  # not while another VM, or boot, takes its place
+        self._steady.set()
+        self._changer = 0
         self._take(boot, booted)
 
     def _take(self, boot: Boot, booted: Booted) -> None:
@@ -84,10 +90,10 @@ class Machine:
             ProvisionError: A provision script failed at this boot (Lima runs them at each).
             ReadyTimeoutError: It isn't ready in time.
         """
-        with self._connection() as connection:
-            self._booted = self._boot.reboot(self._booted_with(connection), timeout)
-        self._watch.end()
-        self._take(self._boot, self._booted)
+        with self._life, self._connection() as connection, self._changing():
+            booted = self._boot.reboot(self._booted_with(connection), timeout)
+            self._watch.end()
+            self._take(self._boot, booted)
 
     @realfiles.aside()
     def reset(self) -> None:
@@ -98,7 +104,8 @@ class Machine:
         Raises:
             LimaError: It could not be started again, or other processes use it.
         """
-        self._take(*self._own("reset").reset(self.disconnect))
+        with self._changing():
+            self._take(*self._own("reset").reset(self.disconnect))
 
     @realfiles.aside()
     def snapshot(self, name: str) -> None:
@@ -114,7 +121,7 @@ class Machine:
             HostError: A VM of its kind can't be kept: on vz, or with mounts, for one.
             LimaError: It could not be kept, or other processes use it.
         """
-        with self._connection() as connection:
+        with self._life, self._connection() as connection:
             self._own("kept").snapshot(name, self._booted_with(connection))
 
     @realfiles.aside()
@@ -126,7 +133,8 @@ class Machine:
         Raises:
             LimaError: No state has that name, it could not be woken up, or other processes use it.
         """
-        self._take(*self._own("restored").restore(name, self.disconnect))
+        with self._changing():
+            self._take(*self._own("restored").restore(name, self.disconnect))
 
     @realfiles.aside()
     def clone(self) -> Instance:
@@ -139,7 +147,7 @@ class Machine:
             HostError: A VM of its kind can't be kept: on vz, or with mounts, for one.
             LimaError: It could not be kept or woken up, or other processes use it.
         """
-        with self._connection() as connection:
+        with self._life, self._connection() as connection:
             return self._own("cloned").clone(self._booted_with(connection))
 
     def disconnect(self) -> None:
@@ -159,8 +167,9 @@ class Machine:
 
     def replace(self, boot: Boot, booted: Booted) -> None:
         """Stand for another boot from now on, after the VM had died."""
-        self._drop()
-        self._take(boot, booted)
+        with self._changing():
+            self._drop()
+            self._take(boot, booted)
 
     @property
     def booted(self) -> Booted:
@@ -170,6 +179,10 @@ class Machine:
     def cause_of_death(self) -> str | None:
         """Why the VM is dead; None while it lives."""
         return self._vitals.cause_of_death()
+
+    def _is_changing(self) -> bool:
+        """Whether another thread is at it."""
+        return self._changer not in (0, threading.get_ident())
 
     def _own(self, what: str) -> States:
         if self._states is None:
@@ -197,12 +210,36 @@ class Machine:
         return keys if keys.lasting else hostkeys.from_known_hosts(self.dir / "pl" / "known_hosts")
 
     @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Let this thread alone have to do with the VM; whoever comes meanwhile waits."""
+        with self._life:
+            self._changer = threading.get_ident()
+            self._steady.clear()
+            try:
+                yield
+            finally:
+                self._changer = 0
+                self._steady.set()
+
+    @contextmanager
     def _connection(self) -> Iterator[Connection]:
-        """The connection; when it breaks because the VM died, that is what is raised."""
+        """The connection; when it breaks because the VM died, that is what is raised.
+
+        While another thread reboots it, resets it or restores a state, this waits.
+        """
+        if self._is_changing():
+            self._steady.wait(_LONGEST_CHANGE)
         self._vitals.check()
+        booted = self._booted
         try:
             yield self._link.get()
         except ConnectionLostError as error:
+            if self._is_changing() or self._booted is not booted:
+                raise ConnectionLostError(
+                    f"{self.name} was rebooted, reset or restored by another thread meanwhile",
+                    seen=error.seen,
+                    remedy="have that thread wait for those that use it",
+                ) from error
             # A guest that goes down drops connections a moment before its VM ends.
             self._watch.died.wait(_DEATH_GRACE)
             self._vitals.check(error)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import io
 import logging
 import socket
@@ -19,6 +18,7 @@ from pytest_lima.guest import channels
 from pytest_lima.guest.address import Address
 from pytest_lima.guest.hostkeys import HostKeys
 from pytest_lima.guest.sftp import Sftp, no_server
+from pytest_lima.lima import libraries
 
 if TYPE_CHECKING:
     import paramiko
@@ -189,7 +189,7 @@ class Connection:
 def prepare() -> None:
     """Have a thread load paramiko, which takes a third of a second that is often free."""
     if "paramiko" not in sys.modules:
-        load = functools.partial(importlib.import_module, "paramiko")
+        load = functools.partial(libraries.load, ["paramiko"])
         threading.Thread(target=load, name="pytest-lima-import", daemon=True).start()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -100,11 +101,10 @@ def find(is_ours: Callable[[Sequence[str]], bool]) -> Iterator[Identity]:
 def kill(processes: Sequence[Identity]) -> list[Identity]:
     """SIGKILL, and wait for their ends; those that are still there after five seconds."""
     for process in processes:
-        if process.alive():
-            try:
-                realfiles.kill(process.pid, signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):
-                pass  # gone by itself, or not ours; the wait tells which
+        try:
+            _kill(process)
+        except (ProcessLookupError, PermissionError):
+            pass  # gone by itself, or not ours; the wait tells which
     deadline = realtime.monotonic() + _END_TIMEOUT
     left = [process for process in processes if process.alive()]
     while left and realtime.monotonic() < deadline:
@@ -118,6 +118,31 @@ def free_memory() -> int:
     import psutil
 
     return int(psutil.virtual_memory().available) // (1024 * 1024)
+
+
+def _kill(process: Identity) -> None:
+    """SIGKILL for that very process: a number that was seen alive may be another's a moment later.
+
+    Raises:
+        ProcessLookupError: It is gone.
+        PermissionError: It isn't ours.
+    """
+    if sys.platform == "linux":
+        try:
+            handle = os.pidfd_open(process.pid)
+        except ProcessLookupError:
+            raise
+        except OSError:
+            pass  # an old kernel, or no descriptor is free
+        else:
+            try:
+                if process.alive():  # looked at with the handle held: it is the handle's process
+                    signal.pidfd_send_signal(handle, signal.SIGKILL)
+            finally:
+                os.close(handle)
+            return
+    if process.alive():
+        realfiles.kill(process.pid, signal.SIGKILL)
 
 
 def _boot_session() -> str:

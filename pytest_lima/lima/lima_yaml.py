@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_lima.errors import TemplateError
+from pytest_lima.lima import libraries
 
 if TYPE_CHECKING:
     from yaml import MappingNode, Node, ScalarNode
@@ -51,7 +52,7 @@ def prepare() -> None:
     invoke, which paramiko loads where it is installed, begins with the inner half of PyYAML
     (``yaml._yaml``); Python takes two threads that meet there for a deadlock.
     """
-    import yaml  # noqa: F401
+    libraries.load(["yaml"])
 
 
 def read(source: str, text: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import threading
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,6 +57,7 @@ class Ending:
         environ: Mapping[str, str],
         warn: Warn,
     ) -> None:
+        self._lock = threading.Lock()  # of the list that follows
         self.kept: list[Kept] = []
         self._ledger = ledger
         self._claims = claims
@@ -130,7 +132,8 @@ class Ending:
     def note_kept(self, record: Record) -> None:
         """For the summary."""
         kept = self._as_kept(record)
-        self.kept = [*(one for one in self.kept if one.name != kept.name), kept]
+        with self._lock:
+            self.kept = [*(one for one in self.kept if one.name != kept.name), kept]
 
     def _as_kept(self, record: Record) -> Kept:
         prefix = f"LIMA_HOME={shlex.quote(record.home)} {shlex.quote(record.limactl)}"

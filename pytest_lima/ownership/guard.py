@@ -3,57 +3,88 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Mapping
+import shlex
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 
 from pytest_lima.errors import HostError
-from pytest_lima.lima import process
+from pytest_lima.lima import process, python
 from pytest_lima.lima.identity import this_process
-from pytest_lima.ownership.reaper import READY
+from pytest_lima.ownership.reaper import MODULE, NEEDS, READY
 
 _READY_TIMEOUT = 30.0
 
 
 class Guard:
-    """The reaper of this process, once one is needed."""
+    """The reaper of this process, once one is needed; for as many threads as like."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], ledger: Path | None = None) -> None:
+        """Have it watch over the instances in the folder ``ledger``, by default the user's."""
         self._environ = environ
+        self._ledger = ledger
+        self._lock = threading.Lock()  # held for a look and a start, never until it is ready
         self._companion: process.Companion | None = None
         self._pid = 0
+        self._starts = 0
 
-    def call(self) -> None:
+    def call(self) -> process.Companion:
         """Start it; it gets ready while we go on."""
-        if self._companion is not None and self._pid == os.getpid():
-            return
-        mine = this_process()
-        self._pid = mine.pid
-        argv = [sys.executable, "-m", "pytest_lima.ownership.reaper",
-                str(mine.pid), repr(mine.started), mine.host]  # fmt: skip
-        # Whatever made this package importable here does so there.
-        env = {**self._environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        self._companion = process.Companion(argv, env=env)
+        with self._lock:
+            if self._companion is None or self._pid != os.getpid():
+                self._pid = os.getpid()
+                self._companion = self._start()
+            return self._companion
 
     def dismiss(self) -> None:
-        """Nothing of ours is left to watch over, but what was kept with an idle limit."""
-        if self._companion is not None and self._pid == os.getpid():
-            self._companion.release()
-        self._companion = None
+        """Nothing of ours is left to watch over, but what was kept with an idle limit.
+
+        Where a thread is still starting something, the reaper stays until this process ends.
+        """
+        with self._lock:
+            if self._starts:
+                return
+            companion, self._companion = self._companion, None
+        if companion is not None and self._pid == os.getpid():
+            companion.release()
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """While an instance is made; see ``await_ready``."""
+        with self._lock:
+            self._starts += 1
+        try:
+            self.await_ready()
+            yield
+        finally:
+            with self._lock:
+                self._starts -= 1
 
     def await_ready(self) -> None:
         """Return when it watches over us; from then on an instance may be made.
 
         Raises:
-            HostError: It didn't get that far.
+            HostError: It didn't get that far; the next one who asks has another started.
         """
-        self.call()
-        if self._companion is None or self._companion.says(READY, _READY_TIMEOUT):
+        companion = self.call()
+        if companion.says(READY, _READY_TIMEOUT):
             return
-        companion, self._companion = self._companion, None
+        with self._lock:
+            if self._companion is companion:
+                self._companion = None
         companion.stop()
         raise HostError(
             "the reaper, which deletes VMs if pytest is killed, did not start",
-            ran=" ".join(companion.argv[:3]),
+            ran=f"{shlex.join(companion.argv[:3])} -c … {MODULE}",
             seen=companion.heard.decode(errors="replace") or "no answer",
-            remedy="run that command and see what it says",
+            remedy=f"fix what it says; it takes this Python alone, with {', '.join(NEEDS)}",
         )
+
+    def _start(self) -> process.Companion:
+        mine = this_process()
+        args = [str(mine.pid), repr(mine.started), mine.host]
+        if self._ledger is not None:
+            args.append(str(self._ledger))
+        argv = python.command(MODULE, args, NEEDS)
+        return process.Companion(argv, env=python.environment(self._environ))

@@ -60,6 +60,11 @@ class Ledger:
             problem = "it is not this user's to write, or its file system is read-only"
             raise _no_state("used", self._folder, problem)
 
+    @property
+    def folder(self) -> Path:
+        """Where the records are."""
+        return self._folder
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold off everybody else, to look at records and to change them.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,12 +40,12 @@ class Maker:
         settings: Settings,
         observer: Observer,
         adopt: Callable[[Order, Instance], None],
-        await_guard: Callable[[], None],
+        watching: Callable[[], AbstractContextManager[None]],
     ) -> None:
         """Make them for a run.
 
         ``adopt`` gets each instance that nobody else does, for it to be given back;
-        ``await_guard`` returns when a reaper watches over this process.
+        ``watching`` is for the time of a start: a reaper watches over this process.
         """
         self._ledger = ledger
         self._claims = claims
@@ -53,7 +53,7 @@ class Maker:
         self._settings = settings
         self._observer = observer
         self._adopt = adopt
-        self._await_guard = await_guard
+        self._watching = watching
 
     def alone(self, order: Order) -> Instance:
         """An instance that nobody else gets.
@@ -126,8 +126,7 @@ class Maker:
         Raises:
             LimaError: Whatever kept it from being ready; nothing of it is left.
         """
-        with self._given_up_on_failure(order):
-            self._await_guard()
+        with self._given_up_on_failure(order), self._watching():
             boot, booted = how(order, self._observer, self._ledger)
             try:
                 write_state(booted)

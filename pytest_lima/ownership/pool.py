@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pytest_lima.errors import AcceleratorError, LimaError
 from pytest_lima.guest import ssh
 from pytest_lima.instance import Instance
-from pytest_lima.lima import disks, edits, host, lima_yaml, paths, template
+from pytest_lima.lima import disks, edits, host, libraries, lima_yaml, paths, template
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.identity import this_process
 from pytest_lima.observer import Observer
@@ -19,6 +19,8 @@ from pytest_lima.ownership.guard import Guard
 from pytest_lima.ownership.joining import Joiner
 from pytest_lima.ownership.ledger import Ledger
 from pytest_lima.ownership.making import Maker
+from pytest_lima.ownership.members import Member, Members
+from pytest_lima.ownership.reaper import NEEDS
 from pytest_lima.ownership.run import Run
 from pytest_lima.ownership.standby import Standby
 from pytest_lima.ownership.starting import Order
@@ -46,15 +48,8 @@ class LimaFactory(Protocol):
         ...
 
 
-@dataclass
-class _Member:
-    order: Order
-    instance: Instance
-    failed: bool = False
-
-
 class Pool:
-    """Machines by what they are.
+    """Machines by what they are; several threads may ask for some at once.
 
     Attributes:
         clones: Those that were made of others with ``Instance.clone``, in that order.
@@ -68,19 +63,20 @@ class Pool:
         ledger: Ledger | None = None,
         run: Run | None = None,
     ) -> None:
+        libraries.load(NEEDS)
         self._settings = settings
         self._environ = environ
         self._observer = observer
         self._ledger = ledger or Ledger()
         self._run = run or Run.alone()
-        self._guard = Guard(environ)
+        self._guard = Guard(environ, self._ledger.folder)
         claims = Claims(self._ledger, settings, self._run)
         self._ending = Ending(self._ledger, claims, settings, environ, observer.warn)
 
         def maker_of(observer: Observer) -> Maker:
             return Maker(
                 self._ledger, claims, self._ending, settings, observer, self._adopt,
-                self._guard.await_ready,
+                self._guard.watching,
             )  # fmt: skip
 
         self._maker = maker_of(observer)
@@ -88,12 +84,13 @@ class Pool:
         self._standby = Standby(settings.standby, maker_of, self._joiner.wake, self._adopt,
                                 self._discard, observer)  # fmt: skip
         self._sweeper = Sweeper(self._ledger, environ, observer.warn)
-        self._hosts: dict[tuple[str, str | None], Host] = {}
+        self._members = Members()
         self._read: dict[str, str] = {}
         self._told: set[str] = set()
-        self._members: dict[str, _Member] = {}
         self.clones: list[Instance] = []
-        self._swept = False
+        self._swept = threading.Lock()  # held for good by the first who has swept
+        self._host_lock = threading.Lock()  # whoever needs to know waits for who finds out
+        self._hosts: dict[tuple[str, str | None], Host] = {}
 
     @property
     def kept(self) -> list[Kept]:
@@ -109,12 +106,13 @@ class Pool:
             LimactlVersionError: It is too old.
         """
         key = (vmtype or self._settings.vmtype, arch or self._settings.arch)
-        if key not in self._hosts:
-            found = host.inspect(self._settings, self._environ, vmtype=vmtype, arch=arch)
-            if found.accelerator.warning:
-                self._observer.warn(found.accelerator.warning)
-            self._hosts[key] = found
-        return self._hosts[key]
+        with self._host_lock:
+            if key not in self._hosts:
+                found = host.inspect(self._settings, self._environ, vmtype=vmtype, arch=arch)
+                if found.accelerator.warning:
+                    self._observer.warn(found.accelerator.warning)
+                self._hosts[key] = found
+            return self._hosts[key]
 
     def host_for(self, spec: MachineSpec) -> Host:
         """What this machine offers for what a spec and its template ask for.
@@ -152,10 +150,17 @@ class Pool:
 
     def _acquire(self, order: Order) -> Instance:
         key = order.filled.key
-        if key not in self._members:
-            self._sweep()
-            self._members[key] = _Member(*self._joiner.shared(order))
-        return self._members[key].instance
+        with self._members.turn(key):
+            member = self._members.held().get(key)
+            if member is None:
+                closings = self._members.closings
+                self._sweep()
+                member = Member(*self._joiner.shared(order))
+                self._members.add(key, member)
+                if self._members.closings != closings:
+                    self._give_back(key)
+                    raise _too_late()
+            return member.instance
 
     def create(self, spec: MachineSpec, role: str | None) -> Instance:
         """A machine that nobody else gets.
@@ -164,8 +169,9 @@ class Pool:
             LimaError: Whatever kept it from being ready; nothing of it is left.
         """
         order = self._order(spec, paths.instance_name(role))
+        closings = self._members.closings
         self._sweep()
-        return self._alone(order)[1]
+        return self._in_time(self._alone(order)[1], closings)
 
     def create_fresh(self, spec: MachineSpec, wanted: int) -> Instance:
         """A machine that nobody else gets, from the standby if there is one.
@@ -178,10 +184,12 @@ class Pool:
             LimaError: Whatever kept it from being ready; nothing of it is left.
         """
         order = self._order(spec, paths.instance_name())
+        closings = self._members.closings
         self._sweep()
         instance = self._standby.take(order)
         if instance is None:
             order, instance = self._alone(order)
+        self._in_time(instance, closings)
         self._standby.fill(order, wanted)
         return instance
 
@@ -191,14 +199,15 @@ class Pool:
         Raises:
             LimaError: Whatever kept the new one from being ready.
         """
-        for member in self._members.values():
+        for key, member in self._members.held().items():
             if member.instance is instance and self._settings.recreate:
-                return self._joiner.renew(member.order, instance)
+                with self._members.turn(key):
+                    return self._joiner.renew(member.order, instance)
         return False
 
     def mark_failed(self, instance: Instance) -> None:
         """A test that used ``instance`` failed, which counts for ``--lima-keep=on-failure``."""
-        for member in self._members.values():
+        for member in self._members.held().values():
             if member.instance is instance:
                 member.failed = True
 
@@ -208,9 +217,10 @@ class Pool:
         Raises:
             CleanupError: Something of it is left; the message says how to remove it.
         """
-        for key, member in list(self._members.items()):
+        for key, member in self._members.held().items():
             if member.instance is instance:
-                self._give_back(key)
+                with self._members.turn(key):
+                    self._give_back(key)
 
     def watch_over(self) -> None:
         """Have a reaper for what others of this run have left to us."""
@@ -219,28 +229,38 @@ class Pool:
     def close(self) -> None:
         """Give back all machines, and end those of this run if we are the last out.
 
-        One that can't be ended doesn't keep the others.
+        One that can't be ended doesn't keep the others. One that another thread is just starting
+        goes as soon as it is there.
 
         Raises:
             ExceptionGroup: Of CleanupError, one for each that is left.
         """
+        self._members.begin_closing()
         errors = self._standby.close()
-        for key in list(self._members):
+        for key in self._members.held():
             try:
-                self._give_back(key)
+                with self._members.turn(key):
+                    self._give_back(key)
             except LimaError as error:
                 errors.append(error)
         self._ledger.leave(self._run.id, this_process())
-        stays = {member.order.name for member in self._members.values()}
+        stays = {member.order.name for member in self._members.held().values()}
         errors += self._ending.finish_run(stays)
         if errors:
             raise ExceptionGroup("some VMs could not be removed", errors)
         self._guard.dismiss()
 
     def _adopt(self, order: Order, instance: Instance) -> None:
-        self._members[order.name] = _Member(order, instance)
+        self._members.add(order.name, Member(order, instance))
         if order.kept is not None:
             self.clones.append(instance)
+
+    def _in_time(self, instance: Instance, closings: int) -> Instance:
+        """One that came to be ready after the end is given back, as nobody else would do it."""
+        if self._members.closings != closings:
+            self.release(instance)
+            raise _too_late()
+        return instance
 
     def _discard(self, name: str) -> None:
         record = self._ledger.read(name)
@@ -248,9 +268,10 @@ class Pool:
             self._ending.discard(record)
 
     def _give_back(self, key: str) -> None:
-        member = self._members[key]
-        self._ending.give_back(member.order.name, member.instance, failed=member.failed)
-        del self._members[key]
+        member = self._members.held().get(key)
+        if member is not None:  # else another thread was faster
+            self._ending.give_back(member.order.name, member.instance, failed=member.failed)
+            self._members.drop(key)
 
     def _alone(self, order: Order) -> tuple[Order, Instance]:
         """A machine that nobody else gets; the order too, as it was carried out."""
@@ -272,9 +293,10 @@ class Pool:
         emulating = order.host.without_hardware(error.seen or error.what)
         if emulating.accelerator.warning:
             self._observer.warn(emulating.accelerator.warning)
-        for key, known in self._hosts.items():
-            if known.accelerator == broken and known.arch == emulating.arch:
-                self._hosts[key] = emulating
+        with self._host_lock:
+            for key, known in self._hosts.items():
+                if known.accelerator == broken and known.arch == emulating.arch:
+                    self._hosts[key] = emulating
         return self._order(order.spec, order.name)
 
     def _order(self, spec: MachineSpec, name: str) -> Order:
@@ -302,7 +324,14 @@ class Pool:
         """Before anything is made or joined: the dead's are gone."""
         for name, why in self._sweeper.orphans().items():
             self._observer.warn(f"removed {name}, {why}")
-        if not self._swept:
-            self._swept = True
+        if self._swept.acquire(blocking=False):
             for path, problem in self._ledger.unreadable().items():
                 self._observer.warn(f"the record {path} was left alone: {problem}")
+
+
+def _too_late() -> LimaError:
+    return LimaError(
+        "the VM was ready after the end of the run, and was given back",
+        seen="another thread had given back all of the run's VMs meanwhile",
+        remedy="wait for the threads that start VMs, as the `with` of a ThreadPoolExecutor does",
+    )

@@ -1,25 +1,31 @@
 """The reaper: a process beside pytest that deletes what pytest can't when it is killed.
 
-``python -m pytest_lima.ownership.reaper PID STARTED HOST``. Standard input is a pipe that only
-pytest writes to: its end means that pytest has ended, however that came about. What is then
-without an owner and without users is deleted. VMs that were kept with an idle limit are waited
-for and deleted as well. Light on purpose: no pytest, no paramiko, no yaml.
+Its arguments are ``PID STARTED HOST [LEDGER]``. Standard input is a pipe that only pytest writes
+to: its end means that pytest has ended, however that came about. What is then without an owner and
+without users is deleted. VMs that were kept with an idle limit are waited for and deleted as well.
+
+Light on purpose: no pytest, no paramiko, no yaml. All that it will need is imported before it says
+that it is ready: whoever runs tests may exchange the files of an environment meanwhile.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
-import select
 import sys
+from pathlib import Path
 
 from pytest_lima import realtime
 from pytest_lima.lima.identity import Identity
 from pytest_lima.lima.process import GOODBYE
+from pytest_lima.lima.waits import readable
 from pytest_lima.ownership.ledger import Ledger, state_folder
 from pytest_lima.ownership.sweep import Sweeper, seconds_until_idle
 
+MODULE = "pytest_lima.ownership.reaper"
+NEEDS = ("psutil", "filelock", "platformdirs")
 READY = b"pytest-lima reaper ready\n"
 _LOOK = 1.0
 _IDLE_LOOK = 5.0
@@ -33,8 +39,10 @@ def main(argv: list[str]) -> None:
     """Wait for the end of the process in ``argv``, then sweep."""
     parent = Identity(int(argv[0]), float(argv[1]), argv[2])
     os.chdir("/")
-    ledger = Ledger()
-    _open_log()
+    folder = Path(argv[3]) if argv[3:] else state_folder() / "instances"
+    ledger = Ledger(folder)
+    _open_log(folder.parent)
+    _load()
     # Whoever waits for the end of our output, such as a CI runner's pipe, mustn't wait for us.
     with contextlib.suppress(BrokenPipeError):  # it may be gone already
         os.write(1, READY)
@@ -59,11 +67,10 @@ def _await_end(parent: Identity) -> bool:
         Whether we were told to go, nothing being left to watch over.
     """
     while True:
-        readable, _, _ = select.select([0], [], [], _LOOK)
-        said = os.read(0, 4096) if readable else b""
+        said = os.read(0, 4096) if readable(0, _LOOK) else None
         if said == GOODBYE:
             return True
-        if readable:
+        if said is not None:
             break
         if not parent.alive():
             return False
@@ -83,8 +90,15 @@ def _sweep(ledger: Ledger, sweeper: Sweeper) -> None:
         realtime.sleep(_LOOK)
 
 
-def _open_log() -> None:
-    path = state_folder() / "reaper.log"
+def _load() -> None:
+    """Import what is imported on use elsewhere, and use what imports something itself."""
+    for name in NEEDS:
+        importlib.import_module(name)
+    realtime.now()
+
+
+def _open_log(folder: Path) -> None:
+    path = folder / "reaper.log"
     too_long = path.exists() and path.stat().st_size > _LOG_LIMIT
     logging.basicConfig(
         filename=path,

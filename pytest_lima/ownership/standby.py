@@ -55,6 +55,7 @@ class Standby:
         self._adopt = adopt
         self._discard = discard
         self._observer = observer
+        self._lock = threading.Lock()  # held for a look at these
         self._spares: list[Spare] = []
 
     def take(self, order: Order) -> Instance | None:
@@ -62,7 +63,7 @@ class Standby:
 
         One that isn't what it should be is removed, with a warning.
         """
-        for spare in [spare for spare in self._spares if spare.key == order.filled.key]:
+        while (spare := self._claimed(order.filled.key)) is not None:
             try:
                 instance = spare.take()
             except (LimaError, OSError) as error:
@@ -73,24 +74,40 @@ class Standby:
                 instance = None
             if instance is not None:
                 self._adopt(spare.order, instance)
-                self._spares.remove(spare)
+                self._forget(spare)
                 return instance
             self._remove(spare)  # a problem of that is told again when all is closed
         return None
 
     def fill(self, order: Order, wanted: int) -> None:
         """Begin to make as many of this kind as later tests want, ``size`` at most."""
-        there = sum(spare.key == order.filled.key for spare in self._spares)
-        for _ in range(min(self._size, wanted) - there):
-            named = replace(order, name=paths.instance_name())
-            self._spares.append(Spare(named, self._maker_of, self._wake, self._observer))
+        with self._lock:
+            there = sum(spare.key == order.filled.key for spare in self._spares)
+            for _ in range(min(self._size, wanted) - there):
+                named = replace(order, name=paths.instance_name())
+                self._spares.append(Spare(named, self._maker_of, self._wake, self._observer))
 
     def close(self) -> list[LimaError]:
         """End all; returns what kept some from being removed."""
-        for spare in self._spares:
+        with self._lock:
+            spares = list(self._spares)
+        for spare in spares:
             spare.give_up()
-        problems = [self._remove(spare) for spare in list(self._spares)]
+        problems = [self._remove(spare) for spare in spares]
         return [problem for problem in problems if problem is not None]
+
+    def _claimed(self, key: str) -> Spare | None:
+        """One that no other test gets; it stays in our list until it is another's or gone."""
+        with self._lock:
+            for spare in self._spares:
+                if spare.key == key and not spare.claimed:
+                    spare.claimed = True
+                    return spare
+        return None
+
+    def _forget(self, spare: Spare) -> None:
+        with self._lock:
+            self._spares.remove(spare)
 
     def _remove(self, spare: Spare) -> LimaError | None:
         spare.end()
@@ -98,7 +115,7 @@ class Standby:
             self._discard(spare.order.name)
         except LimaError as error:
             return error
-        self._spares.remove(spare)
+        self._forget(spare)
         return None
 
 
@@ -108,12 +125,14 @@ class Spare:
     Attributes:
         order: What it is.
         key: Of its kind.
+        claimed: Whether a test is about to get it, or was.
     """
 
     def __init__(self, order: Order, maker_of: MakerOf, wake: Wake, observer: Observer) -> None:
         """Begin to make it."""
         self.order = order
         self.key = order.filled.key
+        self.claimed = False
         self._observer = observer
         self._aside = Aside(observer)
         self._maker = maker_of(self._aside)

@@ -63,7 +63,8 @@ class Progress(Observer):
 
     def joined(self, instance: str, seconds: float) -> None:
         """One line for a VM that was there already."""
-        self._boots.pop(instance, None)
+        with self._lock:
+            self._boots.pop(instance, None)
         if not self._quiet:
             self._write(f"lima {instance}: joined in {seconds:.1f} s")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,7 @@ class LimaSession:
         self.workers = Workers(config)
         self.signals = Signals()
         self._config = config
+        self._lock = threading.Lock()  # of what follows: the factory may be called by threads
         self._pool: Pool | None = None
         self._timings: Timings | None = None
         self._numbers: dict[Ask, int] = {}
@@ -67,16 +69,17 @@ class LimaSession:
     @property
     def pool(self) -> Pool:
         """The machines; made, with all that is imported for it, when first asked for."""
-        if self._pool is None:
-            from pytest_lima.ownership.pool import Pool
-            from pytest_lima.plugin.progress import Progress
-            from pytest_lima.plugin.timings import Timings
+        with self._lock:
+            if self._pool is None:
+                from pytest_lima.ownership.pool import Pool
+                from pytest_lima.plugin.progress import Progress
+                from pytest_lima.plugin.timings import Timings
 
-            self._timings = Timings(Progress(self._config))
-            # As it is now: a test may empty it, and its VM has to be ended all the same.
-            environ = dict(os.environ)
-            self._pool = Pool(self.settings, environ, self._timings, run=self.workers.run())
-        return self._pool
+                self._timings = Timings(Progress(self._config))
+                # As it is now: a test may empty it, and its VM has to be ended all the same.
+                environ = dict(os.environ)
+                self._pool = Pool(self.settings, environ, self._timings, run=self.workers.run())
+            return self._pool
 
     @property
     def made(self) -> Pool | None:

@@ -95,15 +95,18 @@ def start(order: Order) -> Started:
     for _ in range(_WAKE_TRIES):
         with ExitStack() as alone:
             try:
-                golden = _found(order, store, key, alone)
+                golden, waited = _found(order, store, key, alone)
             except OSError as error:
                 if order.mode == "warm":
                     raise
                 return _cold_beside(order, error)
             if golden is None:
                 _tell(order, problem)
-                refused = store.refused(key)
-                return order.cold(_nothing) if refused else _cold_and_kept(order, store, key)
+                # Where nothing could be kept, those who waited don't wait for each other as well.
+                if store.refused(key) is None and (not waited or order.mode == "warm"):
+                    return _cold_and_kept(order, store, key)
+        if golden is None:
+            return order.cold(_nothing)
         try:
             return wake_up(order, golden)
         except AcceleratorError:
@@ -128,22 +131,24 @@ def start(order: Order) -> Started:
     return order.cold(_nothing)
 
 
-def _found(order: Order, store: Store, key: str, alone: ExitStack) -> Golden | None:
-    """The kept machine; without one, ``alone`` holds the right to make it.
+def _found(order: Order, store: Store, key: str, alone: ExitStack) -> tuple[Golden | None, bool]:
+    """The kept machine, and whether another was waited for who could have made it.
+
+    Without one, ``alone`` holds the right to make it.
 
     Raises:
         OSError: There may be one, but this process can't look now.
         ReadyTimeoutError: Another process has that right, and doesn't come to an end.
     """
-    golden = store.find(key)
+    golden, waited = store.find(key), False
     if golden is None:
-        alone.enter_context(store.building(key, lambda done: await_turn(
+        waited = alone.enter_context(store.building(key, lambda done: await_turn(
             order.name, order.timeout, order.observer, lambda: store.builder(key), done,
         )))  # fmt: skip
         golden = store.find(key)
         if golden is not None:
             alone.close()
-    return golden
+    return golden, waited
 
 
 def _fault(golden: Golden, error: LimaError | OSError) -> str:

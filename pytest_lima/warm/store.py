@@ -70,8 +70,8 @@ class Store:
         return sorted(filter(None, found), key=_used)
 
     @contextmanager
-    def building(self, key: str, wait: Callable[[Callable[[], bool]], None]) -> Iterator[None]:
-        """Be the only one who makes the machine of this key.
+    def building(self, key: str, wait: Callable[[Callable[[], bool]], None]) -> Iterator[bool]:
+        """Be the only one who makes the machine of this key; gives whether another was before us.
 
         Args:
             key: The machine's.
@@ -80,12 +80,12 @@ class Store:
         self._folder.mkdir(mode=0o700, exist_ok=True)
         # The kernel frees it when its holder dies. Never unlinked: two would lock two files.
         with self._lock(key).open("ab") as file:
-            if not _locked(file.fileno()):
+            if waited := not _locked(file.fileno()):
                 wait(lambda: _locked(file.fileno()))
             locks.note_holder(self._lock(key))
             for half in self._folder.glob(f"{key}{_HALF}*"):
                 shutil.rmtree(half, ignore_errors=True)  # its maker was killed
-            yield
+            yield waited
 
     def builder(self, key: str) -> Holder | None:
         """Who makes the machine of this key now; None where that isn't known."""

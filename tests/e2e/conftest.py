@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from fakelima.hearing import hearing
 
 from pytest_lima import Instance, InstanceDiedError
 
@@ -33,7 +34,7 @@ class Run:
 
     def start(self, cwd: Path) -> subprocess.Popen[str]:
         self.process = subprocess.Popen(
-            self.argv,
+            hearing(self.argv),
             cwd=cwd,
             env=self.env,
             text=True,

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from fakelima.hearing import hearing
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ def start(pytester):
 
     def begin(*args: str) -> subprocess.Popen[str]:
         argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *args]
-        process = subprocess.Popen(argv, text=True, start_new_session=True,
+        process = subprocess.Popen(hearing(argv), text=True, start_new_session=True,
                                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
         started.append(process)
         return process

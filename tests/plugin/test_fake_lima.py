@@ -11,6 +11,7 @@ import types
 from pathlib import Path
 
 import pytest
+from fakelima.hearing import hearing
 
 from pytest_lima import lima_instance
 from pytest_lima.errors import (
@@ -230,7 +231,10 @@ def test_ctrl_c_leaves_nothing(fake_lima):
     fake_lima.scenario("slow", boot_seconds=60)
     code = "from pytest_lima import lima_instance\nwith lima_instance(): pass"
     child = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True
+        hearing([sys.executable, "-c", code]),
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
     )
     try:
         fake_lima.wait_until(lambda: list(fake_lima.home.glob("*/qemu.pid")), 10)

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from fakelima.fixtures import fake_lima as fake_lima
+from fakelima.hearing import hearing
 
 # pytester takes modules back out that a run in this process has imported. These can't be
 # imported twice (cryptography's Rust part), or cost more than the run.
@@ -38,7 +39,7 @@ class Run:
         argv = [sys.executable, "-u", "-m", "pytest", "-p", "no:cacheprovider", *args]
         self._log = log
         with log.open("wb") as file:
-            self.process = subprocess.Popen(argv, env=env, start_new_session=True,
+            self.process = subprocess.Popen(hearing(argv), env=env, start_new_session=True,
                                             stdout=file, stderr=file)  # fmt: skip
 
     @property

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import paramiko
+import psutil
 import pytest
+from fakelima.hearing import hearing
 
 from pytest_lima.errors import StartError
 from pytest_lima.guest import rekey
@@ -68,7 +70,9 @@ class Sshd:
         self.folder.mkdir()
         self.pid_file = folder / "sshd.pid"
         self.loaded = folder / "sshd.pid.loaded"
-        self.process = subprocess.Popen(["sh", "-c", DAEMON, self.pid_file, self.folder])
+        self.process = subprocess.Popen(
+            hearing(["sh", "-c", DAEMON, str(self.pid_file), str(self.folder)])
+        )
         self._tool = tool
         tool("ssh-keygen", KEYGEN)
 
@@ -145,11 +149,14 @@ def test_a_key_that_can_t_be_made(
     assert not sshd.loaded.exists()
 
 
-def test_an_sshd_that_a_socket_starts_may_end(connection: Connection, sshd: Sshd) -> None:
+def test_an_sshd_that_a_socket_starts_may_end(
+    connection: Connection, sshd: Sshd, until: Callable[..., bool]
+) -> None:
     sshd.has({"key": "ssh-ed25519"})
     sshd.process.kill()
     sshd.process.wait()
-    with subprocess.Popen(["sleep", "60"]) as other:  # SIGHUP ends it
+    with subprocess.Popen(hearing(["sleep", "60"])) as other:  # SIGHUP ends it
+        assert until(lambda: psutil.Process(other.pid).name() == "sleep")
         sshd.pid_file.write_text(f"{other.pid}\n")
         collector = threading.Thread(target=other.wait)
         collector.start()

@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import signal
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -81,6 +87,15 @@ def test_timeout_ends_what_does_not_listen(tmp_path: Path, gone, said) -> None:
     assert all(map(gone, said(tmp_path / "pids", 1)))
 
 
+@pytest.fixture
+def _ctrl_c() -> Iterator[None]:
+    """Heard, also where whoever runs the tests ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_ctrl_c")
 def test_an_exception_such_as_ctrl_c_ends_the_child(tmp_path: Path, gone, said) -> None:
     def interrupt() -> None:
         said(tmp_path / "pids", 1)
@@ -181,3 +196,84 @@ def test_a_directory_that_is_gone_keeps_no_child(
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
     assert process.run(["pwd"], env={"PATH": "/usr/bin:/bin"}, timeout=20).stdout == "/\n"
+
+
+def test_the_rest_of_a_group_is_ended_while_its_number_is_still_its_own(
+    log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone, said
+) -> None:
+    """The leader goes with SIGTERM; until the last signal it is a zombie, so nobody's number."""
+    one = child(f"(trap '' TERM; sleep 60 & echo $! >>{tmp_path}/pids; wait) & sleep 60", log)
+    pids = said(tmp_path / "pids", 1)
+    signalled = []
+    killpg = os.killpg
+
+    def noted(group: int, number: int) -> None:
+        status = psutil.Process(group).status() if psutil.pid_exists(group) else "collected"
+        signalled.append((number, status))
+        killpg(group, number)
+
+    monkeypatch.setattr(os, "killpg", noted)
+    one.stop()
+    assert signalled[-1] == (signal.SIGKILL, psutil.STATUS_ZOMBIE)
+    assert all(map(gone, pids))
+    assert not psutil.pid_exists(one.pid)
+
+
+def zombies() -> list[int]:
+    found = []
+    for one in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found += [one.pid] * (one.status() == psutil.STATUS_ZOMBIE)
+    return found
+
+
+def test_children_that_are_left_become_no_zombies(log: Path, until) -> None:
+    before = zombies()
+    for _ in range(20):
+        child("sleep 0.2", log).leave()
+        companion = process.Companion(["sh", "-c", "echo hello; read _"], env=ENV)
+        assert companion.says(b"hello", 10)
+        companion.release()
+    assert until(lambda: set(zombies()) <= set(before))
+
+
+def test_one_that_is_left_lives_on_after_us_without_a_complaint(tmp_path: Path, gone, said) -> None:
+    program = f"""
+from pytest_lima.lima import process
+with open({str(tmp_path / "log")!r}, "wb") as log:
+    argv = ["sh", "-c", "echo $$ >>{tmp_path}/pids; exec sleep 60"]
+    process.Child(argv, env={ENV!r}, log=log).leave()
+"""
+    done = subprocess.run([sys.executable, "-X", "dev", "-W", "error", "-c", program],
+                          capture_output=True, text=True, timeout=30, check=False)  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    [pid] = said(tmp_path / "pids", 1)
+    assert psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    os.kill(pid, signal.SIGKILL)
+    assert gone(pid)
+
+
+def test_eight_threads_stop_wait_and_leave_one_child(log: Path) -> None:
+    """It is collected once, and nobody signals a number that is another's."""
+    for _ in range(10):
+        one = child("sleep 60", log)
+        with ThreadPoolExecutor(8) as threads:
+            for number in range(8):
+                threads.submit(*(one.stop,) if number % 2 else (one.wait, 5.0))
+        assert one.poll() == -signal.SIGTERM
+        assert not psutil.pid_exists(one.pid)
+
+
+def test_more_than_1024_open_files() -> None:
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit[1] < 1200:
+        pytest.skip("this system allows fewer")
+    with contextlib.ExitStack() as files:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(limit[0], 1200), limit[1]))
+        files.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limit)
+        for _ in range(1100):
+            files.enter_context(Path(os.devnull).open("rb"))
+        companion = process.Companion(["sh", "-c", "echo hello; read _"], env=ENV)
+        assert companion.says(b"hello", 10)
+        companion.release()
+        assert sh("echo out").stdout == "out\n"

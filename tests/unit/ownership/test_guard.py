@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pytest_lima.errors import HostError
@@ -78,4 +80,35 @@ def test_one_that_stays_silent_is_ended(
     pid = pid_of(guard)
     with pytest.raises(HostError):
         guard.await_ready()
+    assert gone(pid)
+
+
+def test_eight_threads_have_one_reaper(guard: Guard, gone: Callable[[int], bool]) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        for future in [threads.submit(guard.await_ready) for _ in range(8)]:
+            future.result(30)
+    pid = pid_of(guard)
+    assert [one.pid for one in psutil.Process().children()].count(pid) == 1
+    guard.dismiss()
+    assert gone(pid)
+
+
+def test_one_that_fails_is_told_to_each_thread(
+    guard: Guard, tool: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(tool("python", "echo no module for you; exit 1")))
+    with ThreadPoolExecutor(8) as threads:
+        asked = [threads.submit(guard.await_ready) for _ in range(8)]
+    for future in asked:
+        assert "no module for you" in str(future.exception())
+
+
+def test_it_stays_while_a_thread_starts_something(
+    guard: Guard, gone: Callable[[int], bool]
+) -> None:
+    with guard.watching():
+        pid = pid_of(guard)
+        guard.dismiss()
+        assert psutil.pid_exists(pid)
+    guard.dismiss()
     assert gone(pid)

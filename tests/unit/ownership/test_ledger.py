@@ -9,7 +9,9 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -286,3 +288,19 @@ def test_a_lock_is_not_waited_for_longer_where_time_stands_still(
         with pytest.raises(HostError, match="has held the ledger"), ledger.lock():
             pass
         assert 0.2 <= realtime.monotonic() - begun < 10
+
+
+def test_its_lock_holds_off_the_threads_of_this_process_too(ledger: Ledger) -> None:
+    inside: list[int] = []
+
+    def alone(number: int) -> None:
+        for _ in range(5):
+            with ledger.lock():
+                inside.append(number)
+                time.sleep(0.001)
+                assert inside == [number]
+                inside.clear()
+
+    with ThreadPoolExecutor(8) as threads:
+        for future in [threads.submit(alone, number) for number in range(8)]:
+            future.result(60)

@@ -133,3 +133,36 @@ def test_a_kept_one_is_waited_for_until_it_is_idle(
     log = tmp_path / "pytest-lima/reaper.log"  # the last that it writes
     assert until(lambda: "which nobody had used for 3 s" in log.read_text())
     assert scene.ledger.read("pl-1") is None
+
+
+def test_its_sweep_imports_nothing(tmp_path: Path) -> None:
+    """Whatever becomes of the environment's files while tests run."""
+    program = f"""
+import os, sys
+from pathlib import Path
+from pytest_lima.ownership import reaper
+from pytest_lima.ownership.ledger import Ledger
+from pytest_lima.ownership.record import READY, Record
+from pytest_lima.ownership.sweep import Sweeper
+from pytest_lima.lima.identity import Identity, this_host
+
+home = Path({str(tmp_path / "home")!r})
+limactl = home / "limactl"
+home.mkdir()
+limactl.write_text("#!/bin/sh\\nexec rm -r " + str(home / "pl-1"))
+limactl.chmod(0o755)
+(home / "pl-1").mkdir()
+(home / "pl-1/lima.yaml").touch()
+(home / "pl-1/ha.pid").write_text("1")
+ledger = Ledger(home / "instances")
+reaper._load()
+reaper._open_log(home)
+nobody = Identity(999999, 1.0, this_host())
+ledger.write(Record("pl-1", str(home), str(limactl), "key", "run", nobody, nobody, state=READY))
+before = set(sys.modules)
+reaper._sweep(ledger, Sweeper(ledger, os.environ, reaper._log.warning))
+print(*sorted(set(sys.modules) - before), ledger.records(), (home / "pl-1").exists())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
+                          timeout=30, check=True)  # fmt: skip
+    assert done.stdout.split() == ["[]", "False"]
