@@ -154,7 +154,7 @@ def test_one_module_tells_the_time() -> None:
 @pytest.mark.parametrize("module", MODULES)
 def test_no_module_is_long(module: str) -> None:
     lines = MODULES[module].read_text().count("\n")
-    assert lines <= 300, "two responsibilities? 250 is the aim"
+    assert lines <= 400, "does it have two subjects?"
 
 
 HEAVY = sorted({*OWNERS, "asyncio", "multiprocessing", "http", "ssl", "sqlite3", "pytest"})
