@@ -37,7 +37,7 @@ class Golden:
         disk_only: Whether its memory can't be kept, so that it is booted.
         info: What limactl said of the instance it was kept from; None where that isn't kept.
         cold_seconds: How long that took to boot; None where that isn't known.
-        files: Size and time of change (ns) of each file, to tell one that was damaged since.
+        files: Size and time of change (ns) of each file, to tell whether it was damaged since.
     """
 
     folder: Path
@@ -86,18 +86,32 @@ def sealed(golden: Golden) -> Golden:
 def damage(golden: Golden) -> str:
     """What is missing of a machine that was kept whole, or has changed; empty for nothing.
 
-    A look at the files' lists, not into them: what doesn't show there, QEMU or the guest tells.
+    Of the files' contents their first bytes alone; the rest QEMU or the guest sees.
     """
     for name, kept in golden.files.items():
         try:
             found = (golden.folder / name).stat()
+            head = _head(golden.folder / name)
         except FileNotFoundError:
             return f"its file {name} is missing"
         except OSError:
             continue  # says nothing of the file
         if (found.st_size, found.st_mtime_ns) != kept:
             return f"its file {name} has changed since it was kept"
+        if head != _expected_head(golden, name, head):
+            return f"its file {name} is no such file as QEMU writes"
     return ""
+
+
+def _head(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        return opened.read(4)
+
+
+def _expected_head(golden: Golden, name: str, head: bytes) -> bytes:
+    if name == golden.layer and golden.layer_format == "qcow2":
+        return b"QFI\xfb"
+    return b"QEVM" if name == golden.state.name else head
 
 
 def write(golden: Golden) -> None:

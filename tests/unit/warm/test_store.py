@@ -270,12 +270,37 @@ def test_who_makes_one_is_known(store: Store) -> None:
 
 
 def test_what_has_been_damaged_since_it_was_kept_is_seen(store: Store) -> None:
-    made = publish(store)
+    with store.building("k1", never), store.half("k1") as folder:
+        (folder / "state").write_bytes(b"QEVM...")
+        (folder / "disk-1").write_bytes(b"QFI\xfb...")
+        made = store.publish(golden(folder))
     assert records.damage(made) == ""
     os.utime(made.state, (1, 1))
     assert records.damage(made) == "its file state has changed since it was kept"
     made.state.unlink()
     assert records.damage(made) == "its file state is missing"
+
+
+@pytest.mark.parametrize("name", ["state", "disk-1"])
+def test_so_is_what_never_was_what_it_should_be(store: Store, name: str) -> None:
+    with store.building("k1", never), store.half("k1") as folder:
+        (folder / "state").write_bytes(b"QEVM...")
+        (folder / "disk-1").write_bytes(b"QFI\xfb...")
+        (folder / name).write_bytes(b"torn")
+        made = store.publish(golden(folder))
+    assert records.damage(made) == f"its file {name} is no such file as QEMU writes"
+
+
+def test_what_can_not_be_looked_at_now_is_not_taken_for_damaged(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = publish(store)
+
+    def refuse(*_: object) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert records.damage(made) == ""
 
 
 def test_processes_that_keep_and_remove_the_same_leave_one_whole(

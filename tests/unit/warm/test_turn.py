@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_lima import realtime
 from pytest_lima.errors import ReadyTimeoutError
 from pytest_lima.lima.identity import Identity, this_process
 from pytest_lima.lima.locks import Holder
@@ -16,14 +18,19 @@ if TYPE_CHECKING:
     from conftest import Recorder
 
 
-def test_who_is_waited_for_is_told(observer: Recorder) -> None:
+def test_who_is_waited_for_is_told_and_each_has_its_time(observer: Recorder) -> None:
     mine = this_process()
-    holders = [None, Holder(mine, 0.0), Holder(mine, 0.0)]
-    turns = [False, False, False, True]
-    await_turn("pl-1", 10, observer, lambda: holders.pop(0), lambda: turns.pop(0))
+    other = Holder(replace(mine, pid=mine.pid + 1), 0.0)
+    begun = realtime.monotonic()
+
+    def builder() -> Holder | None:
+        seconds = realtime.monotonic() - begun
+        return None if seconds < 0.4 else Holder(mine, 0.0) if seconds < 0.8 else other
+
+    await_turn("pl-1", 0.7, observer, builder, lambda: realtime.monotonic() > begun + 1.2)
     assert observer.all("phase") == [
-        "waiting for another run that starts the same VM: that process",
-        f"waiting for another run that starts the same VM: process {os.getpid()}",
+        f"waiting for another run that starts the same VM: {who}"
+        for who in ("that process", f"process {mine.pid}", f"process {mine.pid + 1}")
     ]
 
 
