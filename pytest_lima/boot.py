@@ -258,7 +258,7 @@ class Boot:
                              remedy="see its console in the log; try another image")  # fmt: skip
         status = self._events.read()
         code = self._child.poll() if self._child else None
-        if not status.exiting and code in (None, 0):
+        if not status.exiting and (code in (None, 0) or status.lacks_agent_alone):
             return
         raise StartError(
             f"the VM {self._name} did not start",
