@@ -273,7 +273,8 @@ class Boot:
         stopped = evidence.accelerator_failure(self._dir) or self._standstill.cause()
         status = self._events.read()
         code = self._child.poll() if self._child else None
-        if not stopped and not status.exiting and code in (None, 0):
+        is_well = code in (None, 0) or status.lacks_agent_alone
+        if not stopped and not status.exiting and is_well:
             return
         seen = (stopped or evidence.cause(self._dir) or "; ".join(status.errors)
                 or f"exit status {code}")  # fmt: skip

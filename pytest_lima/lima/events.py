@@ -13,6 +13,8 @@ from pathlib import Path
 from pytest_lima import realfiles
 
 _LINE_LIMIT = 1024 * 1024
+# Lima waits a minute for it, and goes on to look for it afterwards (Lima: pkg/hostagent).
+_LATE_AGENT = "guest agent does not seem to be running"
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,16 @@ class HostStatus:
     running: bool = False
     exiting: bool = False
     errors: tuple[str, ...] = ()
+
+    @property
+    def lacks_agent_alone(self) -> bool:
+        """Whether nothing is wrong but that the guest agent is late, as on a slow host.
+
+        Lima counts that as a failed start.
+        """
+        return bool(self.running and self.errors) and all(
+            error.startswith(_LATE_AGENT) for error in self.errors
+        )
 
 
 class EventLog:

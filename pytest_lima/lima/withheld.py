@@ -88,7 +88,7 @@ def _mounts(source: str, raw: Mapping[str, Any]) -> Iterator[str]:
     flags = " ".join(f"--lima-mount={_quoted(text)}" for text in spelled)
     yield (
         f"no mount of {places} (to have it: {flags}, or mounts={as_python(spelled)} in the marker; "
-        'to need none: lima_overrides with {"mounts": []})'
+        'if none is needed, lima_overrides with {"mounts": []} says so)'
     )
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import stat
 import threading
@@ -211,6 +212,23 @@ def test_a_vm_that_does_not_start_is_told_in_qemus_words(tries) -> None:
     kept = evidence.read_text()
     assert "==> ha.stderr.log" in kept and "==> limactl-start.log" in kept
     assert "Permission denied" in kept
+
+
+AGENT = "guest agent does not seem to be running; port forwards will not work"
+
+
+def test_a_guest_agent_that_is_late_is_not_the_end(tries) -> None:
+    """Lima looks for it for a minute, then tells of an error, and goes on to look for it."""
+    boot = tries.create()
+    boot._child = Ended(1)
+    log = boot._dir / "ha.stdout.log"
+    status = {"running": True, "degraded": True, "errors": [AGENT]}
+    log.write_text(json.dumps({"status": status}) + "\n")
+    boot._check_alive()
+    with log.open("a") as file:
+        file.write(json.dumps({"status": {"errors": [AGENT, "no probe"]}}) + "\n")
+    with pytest.raises(StartError, match="did not start"):
+        boot._check_alive()
 
 
 def test_a_failed_script_is_told_with_the_guests_own_log(tries) -> None:

@@ -124,6 +124,21 @@ def test_vz_is_for_macos(settings, env, monkeypatch) -> None:
     assert "this is linux" in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", ["wsl2", "krunkit", "QEMU"])
+def test_other_drivers_of_a_template_are_refused(settings, env, kind: str) -> None:
+    with pytest.raises(HostError, match=f"vmType {kind} is none that pytest-lima") as caught:
+        host.inspect(settings, env, vmtype=kind)
+    assert "--lima-vmtype=qemu" in str(caught.value)
+
+
+def test_reading_a_template_takes_limactl_alone(settings, env) -> None:
+    """It may be for another architecture than the QEMU that is here."""
+    Path(env["PATH"], f"qemu-system-{ARCH}").unlink()
+    found, version = host.find(settings, env)
+    assert (found.path, version) == (f"{env['PATH']}/limactl", "2.2.0")
+    assert str(found.home) == settings.home
+
+
 @pytest.mark.parametrize(
     ("name", "factor", "seconds"),
     [("kvm", None, 100), ("tcg", None, 1000), ("tcg", 2.5, 250), ("kvm", 3.0, 300)],
