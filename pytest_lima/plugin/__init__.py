@@ -15,6 +15,7 @@ import pytest
 from pytest_lima.errors import TemplateError
 from pytest_lima.plugin import marks, options
 from pytest_lima.plugin.session import LimaSession, session_key
+from pytest_lima.plugin.tracebacks import Tracebacks
 
 if TYPE_CHECKING:
     from _pytest.fixtures import SubRequest
@@ -35,6 +36,8 @@ def pytest_configure(config: pytest.Config) -> None:
     except TemplateError as error:
         raise pytest.UsageError(str(error)) from None
     config.stash[session_key] = LimaSession(config, settings)
+    if not config.getoption("fulltrace"):
+        config.pluginmanager.register(Tracebacks(), "lima-tracebacks")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

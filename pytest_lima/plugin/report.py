@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,7 +62,8 @@ def _users_line(item: pytest.Item, call: pytest.CallInfo[None]) -> str:
         path = Path(entry.path)
         ours = str(entry.frame.f_globals.get("__name__")).startswith("pytest_lima.")
         if path.is_relative_to(root) and "site-packages" not in path.parts and not ours:
-            return f"{path.relative_to(root)}:{entry.lineno + 1}: in {entry.name}\n"
+            line = linecache.getline(str(path), entry.lineno + 1).strip()
+            return f"{path.relative_to(root)}:{entry.lineno + 1}: in {entry.name}\n    {line}\n"
     return ""
 
 
