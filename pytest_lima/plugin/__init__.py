@@ -36,7 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
     except TemplateError as error:
         raise pytest.UsageError(str(error)) from None
     config.stash[session_key] = LimaSession(config, settings)
-    if not config.getoption("fulltrace"):
+    if not config.getoption("fulltrace", False):
         config.pluginmanager.register(Tracebacks(), "lima-tracebacks")
 
 
@@ -47,13 +47,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Make `-m lima` mean what it says, however a test came to need a VM."""
-    marks.adopt(item, item.config.stash[session_key].number_of)
+    item.config.stash[session_key].adopt(item)
 
 
 @pytest.hookimpl(tryfirst=True)  # before the terminal asks for the header
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Note which VMs the tests that are left will want."""
-    session.config.stash[session_key].expect(session.items)
+    """Note which VMs the tests that are left will want; markers may have come since."""
+    lima = session.config.stash[session_key]
+    for item in session.items:
+        lima.adopt(item)
+    lima.expect(session.items)
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
@@ -74,8 +77,15 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Refuse what a marker asks of a test that can't have it, and freshen what is to be fresh."""
-    marks.check(item)
-    item.config.stash[session_key].begin(item)
+    session = item.config.stash[session_key]
+    marks.check(item, session.settings.templates)
+    session.begin(item)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """Refuse what a fixture's marker asks of a test that has its VM by now."""
+    marks.check(item, item.config.stash[session_key].settings.templates)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -130,6 +140,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
             session.close()
         finally:
             session.signals.restore()
+            session.let_go_of_screen()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -55,13 +55,13 @@ def lima(
     test that wants it. ``@pytest.mark.lima(cpus=4, …)`` on a test asks for one of another
     kind from this same fixture.
     """
-    asked = getattr(request, "param", Ask())
+    session = request.config.stash[session_key]
+    asked = request.param if hasattr(request, "param") else session.asked_by_name()
     if not isinstance(asked, Ask):
         raise TemplateError(
             f"the `lima` fixture can't take {asked!r} as a parameter",
             remedy="give the spec to the marker, as in @pytest.mark.lima(cpus=4)",
         )
-    session = request.config.stash[session_key]
     yield session.acquire(asked, lima_template, lima_overrides)
     session.release(asked)
 

@@ -11,7 +11,7 @@ import pytest
 
 from pytest_lima.errors import HostError, LimactlMissingError, LimactlVersionError
 from pytest_lima.lima.engines import ENGINES
-from pytest_lima.plugin.marks import Ask, ask_of, own_spec, uses_lima
+from pytest_lima.plugin.marks import Ask, adopt, ask_by_name, ask_of, names_of, own_spec, uses_lima
 from pytest_lima.plugin.signals import Signals
 from pytest_lima.plugin.wanted import Wanted
 from pytest_lima.plugin.xdist import Workers
@@ -21,6 +21,7 @@ from pytest_lima.spec import MachineSpec
 if TYPE_CHECKING:
     from pytest_lima.instance import Instance
     from pytest_lima.ownership.pool import Pool
+    from pytest_lima.plugin.progress import Screen
     from pytest_lima.plugin.timings import Timing, Timings
 
 session_key = pytest.StashKey["LimaSession"]()
@@ -45,12 +46,14 @@ class LimaSession:
         self._config = config
         self._pool: Pool | None = None
         self._timings: Timings | None = None
+        self._screen: Screen | None = None
         self._numbers: dict[Ask, int] = {}
         self._wanted = Wanted(distributed=hasattr(config, "workerinput"))
         self._machines: dict[Ask, Instance] = {}
         self._fresh_specs: dict[Ask, MachineSpec] = {}
         self._made_by_factory: list[Instance] = []
         self._fresh: Instance | None = None
+        self._item: pytest.Item | None = None
         self._earlier_clones = 0
         self._end: Callable[[], object] | None = None
 
@@ -62,7 +65,7 @@ class LimaSession:
             from pytest_lima.plugin.progress import Progress
             from pytest_lima.plugin.timings import Timings
 
-            self._timings = Timings(Progress(self._config))
+            self._timings = Timings(Progress(self._config, self._screen))
             self._pool = Pool(self.settings, os.environ, self._timings, run=self.workers.run())
         return self._pool
 
@@ -82,9 +85,10 @@ class LimaSession:
             for timing in self._timings.take():
                 item.user_properties += timing.properties()
 
-    def number_of(self, ask: Ask) -> int:
-        """Equal asks have equal numbers."""
-        return self._numbers.setdefault(ask, len(self._numbers))
+    def adopt(self, item: pytest.Item) -> None:
+        """Note what a collected test asks for; equal asks have equal numbers."""
+        adopt(item, self.settings.templates,
+              lambda ask: self._numbers.setdefault(ask, len(self._numbers)))  # fmt: skip
 
     def note_crash(self) -> None:
         """A worker has crashed; until another takes its place, its VMs have only us."""
@@ -95,8 +99,21 @@ class LimaSession:
         """Take in the tests that will run."""
         self.in_use = any(uses_lima(item) for item in items)
         self._wanted.expect(items)
+        self._hold_screen()
         if self.in_use and not self._config.getoption("collectonly"):
             self.workers.join()
+
+    def _hold_screen(self) -> None:
+        """Now, as nothing is captured between the collection and the first test."""
+        if self._screen is None and not hasattr(self._config, "workerinput"):
+            from pytest_lima.plugin.progress import Screen
+
+            self._screen = Screen(self._config.pluginmanager.get_plugin("terminalreporter"))
+
+    def let_go_of_screen(self) -> None:
+        """Nothing is shown any more."""
+        if self._screen is not None:
+            self._screen.close()
 
     def note_next(self, item: pytest.Item | None) -> None:
         """Which test this process runs after the one that begins."""
@@ -108,9 +125,14 @@ class LimaSession:
         Raises:
             LimaError: Whatever kept one from being made anew.
         """
+        self._item = item
         self._earlier_clones = len(self._clones)
         self._renew(item)
         self._freshen(item)
+
+    def asked_by_name(self) -> Ask:
+        """What the test that is being set up asks for, which has no parameter for it."""
+        return ask_by_name(self._item, self.settings.templates) if self._item else Ask()
 
     def finished(self, item: pytest.Item) -> None:
         """A test has run; its VM has one user less."""
@@ -237,7 +259,7 @@ class LimaSession:
         """Those that it has from fixtures."""
         ask = ask_of(item)
         held = [self._machines[ask]] if ask in self._machines else []
-        names: Sequence[str] = getattr(item, "fixturenames", ())
+        names = names_of(item)
         if self._fresh is not None and "lima_fresh" in names:
             held.append(self._fresh)
         return held + (self._made_by_factory if "lima_factory" in names else [])
