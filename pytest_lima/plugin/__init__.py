@@ -143,6 +143,18 @@ def pytest_unconfigure(config: pytest.Config) -> None:
             session.let_go_of_screen()
 
 
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_timeout_set_timer(item: pytest.Item, settings: object) -> None:
+    """Note what pytest-timeout is about to set, and let it."""
+    item.config.stash[session_key].timer.was_set(item, settings)
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_timeout_cancel_timer(item: pytest.Item) -> None:
+    """Note that pytest-timeout ends its timer, and let it."""
+    item.config.stash[session_key].timer.was_cancelled()
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """pytest-xdist is about to start a worker: tell it which run it belongs to."""

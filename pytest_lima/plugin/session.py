@@ -13,6 +13,7 @@ from pytest_lima.errors import HostError, LimactlMissingError, LimactlVersionErr
 from pytest_lima.lima.engines import ENGINES
 from pytest_lima.plugin.marks import Ask, adopt, ask_by_name, ask_of, names_of, own_spec, uses_lima
 from pytest_lima.plugin.signals import Signals
+from pytest_lima.plugin.timer import Timer
 from pytest_lima.plugin.wanted import Wanted
 from pytest_lima.plugin.xdist import Workers
 from pytest_lima.settings import Settings
@@ -35,6 +36,7 @@ class LimaSession:
         in_use: Whether a collected test needs a VM.
         problems: What could not be removed at the end, each an error's text.
         workers: The part of pytest-xdist's controller or worker in it.
+        timer: pytest-timeout's, which isn't to count what is done for a VM.
     """
 
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
@@ -43,6 +45,7 @@ class LimaSession:
         self.problems: list[str] = []
         self.workers = Workers(config)
         self.signals = Signals()
+        self.timer = Timer()
         self._config = config
         self._pool: Pool | None = None
         self._timings: Timings | None = None
@@ -127,8 +130,9 @@ class LimaSession:
         """
         self._item = item
         self._earlier_clones = len(self._clones)
-        self._renew(item)
-        self._freshen(item)
+        with self.timer.stopped():
+            self._renew(item)
+            self._freshen(item)
 
     def asked_by_name(self) -> Ask:
         """What the test that is being set up asks for, which has no parameter for it."""
@@ -160,14 +164,15 @@ class LimaSession:
         filled = ask.spec.filled(self.settings, template, overrides)
         engines = self._engines_for(self._wanted.engines_of(ask))
         wanted = replace(filled, engines=engines)
-        self._require_host(wanted)
-        if not ask.fresh:
-            self._machines[ask] = self.pool.acquire(wanted)
-        elif self._fresh_specs.get(ask) != wanted or ask not in self._machines:
-            if ask in self._machines:  # of other values of the override points
-                self.pool.release(self._machines.pop(ask))
-            self._machines[ask] = self.pool.create(wanted, None)
-            self._fresh_specs[ask] = wanted
+        with self.timer.stopped():
+            self._require_host(wanted)
+            if not ask.fresh:
+                self._machines[ask] = self.pool.acquire(wanted)
+            elif self._fresh_specs.get(ask) != wanted or ask not in self._machines:
+                if ask in self._machines:  # of other values of the override points
+                    self.pool.release(self._machines.pop(ask))
+                self._machines[ask] = self.pool.create(wanted, None)
+                self._fresh_specs[ask] = wanted
         return self._machines[ask]  # a fresh one was reset when the test began
 
     def create_fresh(
@@ -183,8 +188,9 @@ class LimaSession:
         engines = self._engines_for(self._wanted.engines)
         wanted = replace(filled, engines=engines)
         later = self._wanted.fresh_after(item)
-        self._require_host(wanted)
-        self._fresh = self.pool.create_fresh(wanted, later)
+        with self.timer.stopped():
+            self._require_host(wanted)
+            self._fresh = self.pool.create_fresh(wanted, later)
         return self._fresh
 
     def release_fresh(self) -> None:
@@ -194,7 +200,8 @@ class LimaSession:
             CleanupError: It can't be removed.
         """
         if self._fresh is not None:
-            self.pool.release(self._fresh)
+            with self.timer.stopped():
+                self.pool.release(self._fresh)
         self._fresh = None
 
     def create(
@@ -212,8 +219,9 @@ class LimaSession:
         """
         filled = spec.filled(self.settings, template, overrides)
         engines = ENGINES[engine] if engine else self._engines_for(frozenset())
-        self._require_host(filled)
-        made = self.pool.create(replace(filled, engines=engines), role)
+        with self.timer.stopped():
+            self._require_host(filled)
+            made = self.pool.create(replace(filled, engines=engines), role)
         self._made_by_factory.append(made)
         return made
 
@@ -226,9 +234,10 @@ class LimaSession:
         if self._wanted.has_more_like(ask):
             return  # another folder's tests may come to the same machine
         ended = [self._machines.pop(one) for one in [*self._machines] if one.like(ask)]
-        for instance in ended:
-            if instance not in self._machines.values():
-                self.pool.release(instance)
+        with self.timer.stopped():
+            for instance in ended:
+                if instance not in self._machines.values():
+                    self.pool.release(instance)
 
     def release_made(self) -> None:
         """The `lima_factory` fixture has ended, and its VMs with it.
@@ -236,8 +245,9 @@ class LimaSession:
         Raises:
             CleanupError: One can't be removed.
         """
-        while self._made_by_factory:
-            self.pool.release(self._made_by_factory.pop())
+        with self.timer.stopped():
+            while self._made_by_factory:
+                self.pool.release(self._made_by_factory.pop())
 
     def machines_of(self, item: pytest.Item) -> list[Instance]:
         """The running VMs that a test could use, with those that it has cloned."""
