@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_lima.errors import TemplateError
-from pytest_lima.plugin import marks, options
+from pytest_lima.plugin import marks, options, progress
 from pytest_lima.plugin.session import LimaSession, session_key
 from pytest_lima.plugin.tracebacks import Tracebacks
 
@@ -57,6 +57,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     for item in session.items:
         lima.adopt(item)
     lima.expect(session.items)
+    progress.hold_screen(session.config)
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
@@ -77,15 +78,14 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Refuse what a marker asks of a test that can't have it, and freshen what is to be fresh."""
-    session = item.config.stash[session_key]
-    marks.check(item, session.settings.templates)
-    session.begin(item)
+    marks.check(item)
+    item.config.stash[session_key].begin(item)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> None:
     """Refuse what a fixture's marker asks of a test that has its VM by now."""
-    marks.check(item, item.config.stash[session_key].settings.templates)
+    marks.check(item)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -140,7 +140,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
             session.close()
         finally:
             session.signals.restore()
-            session.let_go_of_screen()
+            progress.let_go_of_screen(config)
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)

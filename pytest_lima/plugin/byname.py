@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
+from pathlib import Path
 from types import CodeType
 from typing import Any
 
@@ -38,6 +39,14 @@ def fixtures_of(node: pytest.Item, more: Iterable[str] = ()) -> frozenset[str]:
         reached = _closure(node, [*names, *sorted(wanted)])[0] if wanted else reached
     in_doctest = {name for text in _doctest(node) for name in re.findall(_IN_DOCTEST, text)}
     return _closure(node, [*names, *sorted(in_doctest)])[0] if in_doctest else reached
+
+
+def folder_of(name: str, node: pytest.Item) -> Path | None:
+    """Where the file lies that defines the fixture that a test sees by this name."""
+    manager = node.config.pluginmanager.get_plugin("funcmanage")
+    definitions = manager.getfixturedefs(name, node) if manager else None
+    code = getattr(definitions[-1].func, "__code__", None) if definitions else None
+    return Path(code.co_filename).parent if isinstance(code, CodeType) else None
 
 
 def _closure(node: pytest.Item, names: list[str]) -> tuple[frozenset[str], bool]:

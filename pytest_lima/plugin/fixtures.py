@@ -101,7 +101,7 @@ def lima_factory(
             raise TemplateError(
                 f"engine={engine!r} is not accepted; give one of {', '.join(ENGINES)}"
             )
-        asked = machine_spec(**spec)
+        asked = machine_spec(**spec).located("", request.config.invocation_params.dir)
         return session.create(asked, name, engine, lima_template, lima_overrides)
 
     yield start

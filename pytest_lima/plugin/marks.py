@@ -53,6 +53,7 @@ class Ask:
 
 
 _ask_key = pytest.StashKey[Ask | None]()
+_said_key = pytest.StashKey[Ask]()
 _names_key = pytest.StashKey[frozenset[str]]()
 _added_key = pytest.StashKey[pytest.Mark]()
 
@@ -72,7 +73,7 @@ def parametrize(metafunc: pytest.Metafunc, templates: Sequence[str]) -> None:
     by_name = "lima" not in metafunc.fixturenames
     if _is_parametrized(test) or (by_name and "lima" not in names and not _marks_parameters(test)):
         return
-    ask = replace(_ask(test), scope=_scope(test))
+    ask = _located(_ask(test), test)
     asks, ids = [ask], [pytest.HIDDEN_PARAM]
     if len(templates) > 1 and not ask.spec.template and not ask.problem:
         asks = [replace(ask, spec=replace(ask.spec, template=name)) for name in templates]
@@ -110,6 +111,7 @@ def adopt(item: pytest.Item, templates: Sequence[str], number_of: Callable[[Ask]
     if uses_lima(item) and item.get_closest_marker("lima") is None:
         item.add_marker("lima")
         item.stash[_added_key] = item.own_markers[-1]
+    item.stash[_said_key] = _ask(item)
     item.stash[_ask_key] = ask = _ask_now(item, templates) if "lima" in names_of(item) else None
     if ask is not None and _given(item) is not None:
         callspec = item.callspec  # type: ignore[attr-defined]
@@ -153,7 +155,7 @@ def own_spec(item: pytest.Item) -> MachineSpec:
     ask = _ask(item)
     if ask.problem:
         raise TemplateError(f"@pytest.mark.lima: {ask.problem}")
-    return ask.spec
+    return _located(ask, item).spec
 
 
 def fresh_spec(item: pytest.Item) -> MachineSpec | None:
@@ -164,7 +166,7 @@ def fresh_spec(item: pytest.Item) -> MachineSpec | None:
     return None if ask.problem else ask.spec
 
 
-def check(item: pytest.Item, templates: Sequence[str]) -> None:
+def check(item: pytest.Item) -> None:
     """Fail a test whose markers can't be honoured: before anything is started, and once it was."""
     ask = ask_of(item)
     if ask is None:
@@ -176,7 +178,7 @@ def check(item: pytest.Item, templates: Sequence[str]) -> None:
             "unittest.TestCase, for one), or was marked when that was over; use the options, or "
             "a plain function that takes `lima`"
         )
-    elif _ask_now(item, templates) != ask:
+    elif _ask(item) != item.stash[_said_key]:
         problem = (
             "it was added when the VM of the test was decided on already; add it where the test "
             "is defined, or in a hook of the collection"
@@ -194,7 +196,7 @@ def _given(item: pytest.Item) -> Ask | None:
 
 def _ask_now(item: pytest.Item, templates: Sequence[str]) -> Ask:
     """What the markers that a test has at this moment ask for."""
-    ask = replace(_ask(item), scope=_scope(item))
+    ask = _located(_ask(item), item)
     given = _given(item)
     several = len(templates) > 1 and not ask.scope
     template = given.spec.template if given else templates[0] if several else None
@@ -218,6 +220,12 @@ def _ask(node: pytest.Item) -> Ask:
         return Ask(problem=str(error))
     except TypeError as error:
         return Ask(problem=str(error).replace("machine_spec() got an", "an").split("(")[0])
+
+
+def _located(ask: Ask, test: pytest.Item) -> Ask:
+    """With the paths of the markers: beside the test's file, or where pytest was started."""
+    spec = ask.spec.located(test.path.parent, test.config.invocation_params.dir)
+    return replace(ask, spec=spec, scope=_scope(test))
 
 
 def _is_parametrized(test: pytest.Item) -> bool:

@@ -65,6 +65,26 @@ class Screen:
             self._file.close()
 
 
+_screen_key = pytest.StashKey[Screen]()
+
+
+def hold_screen(config: pytest.Config) -> None:
+    """Between the collection and the first test, when nothing is captured."""
+    if _screen_key not in config.stash and not hasattr(config, "workerinput"):
+        config.stash[_screen_key] = Screen(config.pluginmanager.get_plugin("terminalreporter"))
+
+
+def held_screen(config: pytest.Config) -> Screen | None:
+    """The one of this run."""
+    return config.stash.get(_screen_key, None)
+
+
+def let_go_of_screen(config: pytest.Config) -> None:
+    """Nothing is shown any more."""
+    if _screen_key in config.stash:
+        config.stash[_screen_key].close()
+
+
 class Progress(Observer):
     """Writes through pytest's terminal reporter; without one (in an xdist worker), warnings only.
 

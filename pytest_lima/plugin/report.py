@@ -28,7 +28,7 @@ def header(session: LimaSession) -> list[str]:
     except LimaError as error:
         return [f"lima: can't run here: {error.what}"]
     facts = [
-        " + ".join(settings.templates),
+        " + ".join(name.removeprefix(f"{Path.cwd()}/") for name in settings.templates),
         host.vmtype,
         host.accelerator.name,
         f"limactl {host.version}",

@@ -11,6 +11,7 @@ import pytest
 
 from pytest_lima.errors import HostError, LimactlMissingError, LimactlVersionError
 from pytest_lima.lima.engines import ENGINES
+from pytest_lima.plugin.filling import Filler
 from pytest_lima.plugin.marks import Ask, adopt, ask_by_name, ask_of, names_of, own_spec, uses_lima
 from pytest_lima.plugin.signals import Signals
 from pytest_lima.plugin.timer import Timer
@@ -22,7 +23,6 @@ from pytest_lima.spec import MachineSpec
 if TYPE_CHECKING:
     from pytest_lima.instance import Instance
     from pytest_lima.ownership.pool import Pool
-    from pytest_lima.plugin.progress import Screen
     from pytest_lima.plugin.timings import Timing, Timings
 
 session_key = pytest.StashKey["LimaSession"]()
@@ -49,14 +49,13 @@ class LimaSession:
         self._config = config
         self._pool: Pool | None = None
         self._timings: Timings | None = None
-        self._screen: Screen | None = None
         self._numbers: dict[Ask, int] = {}
         self._wanted = Wanted(distributed=hasattr(config, "workerinput"))
         self._machines: dict[Ask, Instance] = {}
         self._fresh_specs: dict[Ask, MachineSpec] = {}
         self._made_by_factory: list[Instance] = []
         self._fresh: Instance | None = None
-        self._item: pytest.Item | None = None
+        self._filler = Filler(config, settings)
         self._earlier_clones = 0
         self._end: Callable[[], object] | None = None
 
@@ -65,10 +64,10 @@ class LimaSession:
         """The machines; made, with all that is imported for it, when first asked for."""
         if self._pool is None:
             from pytest_lima.ownership.pool import Pool
-            from pytest_lima.plugin.progress import Progress
+            from pytest_lima.plugin.progress import Progress, held_screen
             from pytest_lima.plugin.timings import Timings
 
-            self._timings = Timings(Progress(self._config, self._screen))
+            self._timings = Timings(Progress(self._config, held_screen(self._config)))
             self._pool = Pool(self.settings, os.environ, self._timings, run=self.workers.run())
         return self._pool
 
@@ -102,21 +101,8 @@ class LimaSession:
         """Take in the tests that will run."""
         self.in_use = any(uses_lima(item) for item in items)
         self._wanted.expect(items)
-        self._hold_screen()
         if self.in_use and not self._config.getoption("collectonly"):
             self.workers.join()
-
-    def _hold_screen(self) -> None:
-        """Now, as nothing is captured between the collection and the first test."""
-        if self._screen is None and not hasattr(self._config, "workerinput"):
-            from pytest_lima.plugin.progress import Screen
-
-            self._screen = Screen(self._config.pluginmanager.get_plugin("terminalreporter"))
-
-    def let_go_of_screen(self) -> None:
-        """Nothing is shown any more."""
-        if self._screen is not None:
-            self._screen.close()
 
     def note_next(self, item: pytest.Item | None) -> None:
         """Which test this process runs after the one that begins."""
@@ -128,7 +114,7 @@ class LimaSession:
         Raises:
             LimaError: Whatever kept one from being made anew.
         """
-        self._item = item
+        self._filler.item = item
         self._earlier_clones = len(self._clones)
         with self.timer.stopped():
             self._renew(item)
@@ -136,7 +122,8 @@ class LimaSession:
 
     def asked_by_name(self) -> Ask:
         """What the test that is being set up asks for, which has no parameter for it."""
-        return ask_by_name(self._item, self.settings.templates) if self._item else Ask()
+        item = self._filler.item
+        return ask_by_name(item, self.settings.templates) if item is not None else Ask()
 
     def finished(self, item: pytest.Item) -> None:
         """A test has run; its VM has one user less."""
@@ -161,9 +148,8 @@ class LimaSession:
         Raises:
             LimaError: Whatever kept it from being ready.
         """
-        filled = ask.spec.filled(self.settings, template, overrides)
-        engines = self._engines_for(self._wanted.engines_of(ask))
-        wanted = replace(filled, engines=engines)
+        engines = self._wanted.engines_of(ask)
+        wanted = self._filler.fill(ask.spec, template, overrides, engines)
         with self.timer.stopped():
             self._require_host(wanted)
             if not ask.fresh:
@@ -183,10 +169,7 @@ class LimaSession:
         Raises:
             LimaError: Whatever kept it from being ready.
         """
-        spec = own_spec(item)
-        filled = spec.filled(self.settings, template, overrides)
-        engines = self._engines_for(self._wanted.engines)
-        wanted = replace(filled, engines=engines)
+        wanted = self._filler.fill(own_spec(item), template, overrides, self._wanted.engines)
         later = self._wanted.fresh_after(item)
         with self.timer.stopped():
             self._require_host(wanted)
@@ -217,11 +200,12 @@ class LimaSession:
         Raises:
             LimaError: Whatever kept it from being ready.
         """
-        filled = spec.filled(self.settings, template, overrides)
-        engines = ENGINES[engine] if engine else self._engines_for(frozenset())
+        wanted = self._filler.fill(spec, template, overrides, frozenset())
+        if engine:
+            wanted = replace(wanted, engines=ENGINES[engine])
         with self.timer.stopped():
-            self._require_host(filled)
-            made = self.pool.create(replace(filled, engines=engines), role)
+            self._require_host(wanted)
+            made = self.pool.create(wanted, role)
         self._made_by_factory.append(made)
         return made
 
@@ -290,10 +274,6 @@ class LimaSession:
         ask = ask_of(item)
         if ask is not None and ask.fresh and ask in self._machines:
             self._machines[ask].reset()
-
-    def _engines_for(self, asked: frozenset[str]) -> frozenset[str]:
-        chosen = self.settings.engine
-        return asked if chosen == "auto" else ENGINES[chosen]
 
     def _require_host(self, wanted: MachineSpec) -> None:
         """Before a start: skip a test that can't have a VM here, where that was asked for."""
