@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from pytest_lima.errors import TemplateError
 from pytest_lima.settings import Settings
-from pytest_lima.values import expression, gib
+from pytest_lima.values import expression, gib, located_in
 
 _VMTYPES = ("auto", "vz", "qemu")
 
@@ -45,6 +46,12 @@ class MachineSpec:
     param: tuple[tuple[str, str], ...] = ()
     overrides: str = "{}"
     engines: frozenset[str] = frozenset()
+
+    def located(self, *folders: Path | str) -> MachineSpec:
+        """This spec with relative paths in the first of the folders that has them; "" is here."""
+        template = self.template and located_in("template", self.template, folders)
+        mounts = tuple(located_in("mount", text, folders) for text in self.mounts)
+        return replace(self, template=template, mounts=mounts)
 
     def filled(
         self, settings: Settings, template: str, overrides: Mapping[str, Any]

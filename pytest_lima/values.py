@@ -1,14 +1,17 @@
 """What the value of an option may look like: parsers that say what is accepted.
 
-Each raises ValueError with words for "give …".
+Each raises ValueError with words for "give …". And where a relative path in a value starts: it's
+made absolute once, as tests change the current directory.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 # Compiled at first use: pytest imports this at every start.
 _SIZE = r"(\d+(?:\.\d+)?)\s*(?:(g|gib|gb)|(m|mib|mb))?"
@@ -16,6 +19,8 @@ _ON = ("on", "yes", "true", "1")
 _OFF = ("off", "no", "false", "0")
 _KEY_VALUE = r"(?s)([A-Za-z_]\w*(?:\.\w+|\[\d+\])*)\s*=\s*([^=\s].*)"
 _YQ_VALUE = r"(?s)-?\d+(\.\d+)?|true|false|null|\".*\"|\[.*\]|\{.*\}|\..*"
+# The options that hold paths.
+PATHS = ("template", "mount", "home", "limactl")
 _PARAM = r"(?s)[A-Za-z_][A-Za-z0-9_]*=.*"
 
 
@@ -97,3 +102,38 @@ def one_of(*choices: str) -> Callable[[str], str]:
         return text
 
     return parse
+
+
+def located(option: str, texts: Iterable[str], folder: Path) -> list[str]:
+    """Values of one of these options, with relative paths as seen from ``folder``."""
+    return [str(folder / text) if _is_relative(option, text) else text for text in texts]
+
+
+def located_in(option: str, text: str, folders: Iterable[Path | str]) -> str:
+    """A relative path in the first of the folders that has it, else in the first."""
+    if not _is_relative(option, text):
+        return text
+    writable = ":w" if option == "mount" and text.endswith(":w") else ""
+    named = text.removesuffix(writable)
+    paths = [os.path.join(folder, named) for folder in folders]  # noqa: PTH118 - texts
+    found = next((path for path in paths if _is_there(option, path)), paths[0])
+    return os.path.abspath(found) + writable  # noqa: PTH100 - no symlinks followed
+
+
+def _is_there(option: str, path: str) -> bool:
+    """Whether it exists; of a mount, what stands before its mount point."""
+    while not os.path.exists(path):  # noqa: PTH110 - a text
+        path, colon, _ = path.rpartition(":")
+        if option != "mount" or not colon:
+            return False
+    return True
+
+
+def _is_relative(option: str, text: str) -> bool:
+    """Whether it's a path from here: no absolute one, no ``template:NAME``, no URL."""
+    named = text.strip().removesuffix(":w")
+    if not named or named == "-" or os.path.isabs(named):  # noqa: PTH117 - a text
+        return False
+    if option == "limactl" and "/" not in named:
+        return False  # looked for on PATH
+    return not named.startswith("~") and (option != "template" or ":" not in named)

@@ -52,7 +52,7 @@ def find(configured: str | None, path: str | None) -> str:
             seen=f"PATH={path}",
             remedy="install Lima (https://lima-vm.io), or name it with --lima-limactl",
         )
-    return found
+    return str(Path(found).absolute())  # PATH may have relative folders, and we may go elsewhere
 
 
 class Limactl:

@@ -296,7 +296,9 @@ def state_folder() -> Path:
     """Where what outlives a run is kept: ``~/.local/state/pytest-lima`` on Linux."""
     import platformdirs
 
-    return platformdirs.user_state_path("pytest-lima")
+    folder = platformdirs.user_state_path("pytest-lima")
+    # All processes have one, from wherever they run; the XDG specification ignores others too.
+    return folder if folder.is_absolute() else Path.home() / ".local/state/pytest-lima"
 
 
 def _no_state(verb: str, folder: Path, problem: str) -> HostError:

@@ -36,7 +36,7 @@ def lima_instance(
         settings: By default from the ``PYTEST_LIMA_*`` variables.
         observer: Gets the phases of the boot; by default they are logged.
         **spec: As for the marker: template, vmtype, cpus, memory, disk, provision, mounts,
-            networks, set, param, arch, overrides.
+            networks, set, param, arch, overrides. Relative paths start at the current directory.
 
     Raises:
         LimaError: Whatever kept it from being ready.
@@ -52,7 +52,7 @@ def lima_instance(
     default = chosen.templates[0]
     pool = Pool(chosen, os.environ, observer or Observer())
     try:
-        yield pool.create(asked.filled(chosen, default, {}), name)
+        yield pool.create(asked.filled(chosen, default, {}).located(""), name)
     except BaseException as error:
         _note(error, _close(pool))
         raise

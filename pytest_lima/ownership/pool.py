@@ -43,7 +43,8 @@ class LimaFactory(Protocol):
             engine: ``docker``, ``containerd``, ``both`` or ``none`` to have in it; by default what
                 ``--lima-engine`` says, and none where that is ``auto``.
             **spec: As for the marker: template, vmtype, cpus, memory, disk, provision, mounts,
-                networks, set, param, arch, overrides.
+                networks, set, param, arch, overrides. A relative path starts at the current
+                directory, or where pytest was started if there is nothing.
         """
         ...
 

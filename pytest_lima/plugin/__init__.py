@@ -14,8 +14,9 @@ import pytest
 
 from pytest_lima import realfiles
 from pytest_lima.errors import TemplateError
-from pytest_lima.plugin import boundary, marks, options
+from pytest_lima.plugin import boundary, marks, options, progress
 from pytest_lima.plugin.session import LimaSession, session_key
+from pytest_lima.plugin.tracebacks import Tracebacks
 
 if TYPE_CHECKING:
     from _pytest.fixtures import SubRequest
@@ -36,6 +37,8 @@ def pytest_configure(config: pytest.Config) -> None:
     except TemplateError as error:
         raise pytest.UsageError(str(error)) from None
     config.stash[session_key] = LimaSession(config, settings)
+    if not config.getoption("fulltrace", False):
+        config.pluginmanager.register(Tracebacks(), "lima-tracebacks")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -45,13 +48,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Make `-m lima` mean what it says, however a test came to need a VM."""
-    marks.adopt(item, item.config.stash[session_key].number_of)
+    item.config.stash[session_key].adopt(item)
 
 
 @pytest.hookimpl(tryfirst=True)  # before the terminal asks for the header
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Note which VMs the tests that are left will want."""
-    session.config.stash[session_key].expect(session.items)
+    """Note which VMs the tests that are left will want; markers may have come since."""
+    lima = session.config.stash[session_key]
+    for item in session.items:
+        lima.adopt(item)
+    lima.expect(session.items)
+    progress.hold_screen(session.config)
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
@@ -77,6 +84,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Refuse what a marker asks of a test that can't have it, and freshen what is to be fresh."""
     marks.check(item)
     item.config.stash[session_key].begin(item)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """Refuse what a fixture's marker asks of a test that has its VM by now."""
+    marks.check(item)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -139,6 +152,19 @@ def pytest_unconfigure(config: pytest.Config) -> None:
             session.close()
         finally:
             session.signals.restore()
+            progress.let_go_of_screen(config)
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_timeout_set_timer(item: pytest.Item, settings: object) -> None:
+    """Note what pytest-timeout is about to set, and let it."""
+    item.config.stash[session_key].timer.was_set(item, settings)
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_timeout_cancel_timer(item: pytest.Item) -> None:
+    """Note that pytest-timeout ends its timer, and let it."""
+    item.config.stash[session_key].timer.was_cancelled()
 
 
 @pytest.hookimpl(optionalhook=True)

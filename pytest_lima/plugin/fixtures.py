@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from pytest_lima.instance import Instance
     from pytest_lima.ownership.pool import LimaFactory
 
+# What belongs to a DOCKER_HOST that was set before. To docker's own clients, docker-py and
+# Testcontainers, an empty one is as good as none.
+_OF_ANOTHER_DOCKER = ("DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_TLS", "DOCKER_CONTEXT",
+                      "DOCKER_API_VERSION", "BUILDX_BUILDER")  # fmt: skip
+
 
 @pytest.fixture(scope="session")
 def lima_settings(request: pytest.FixtureRequest) -> Settings:
@@ -55,13 +60,13 @@ def lima(
     test that wants it. ``@pytest.mark.lima(cpus=4, …)`` on a test asks for one of another
     kind from this same fixture.
     """
-    asked = getattr(request, "param", Ask())
+    session = request.config.stash[session_key]
+    asked = request.param if hasattr(request, "param") else session.asked_by_name()
     if not isinstance(asked, Ask):
         raise TemplateError(
             f"the `lima` fixture can't take {asked!r} as a parameter",
             remedy="give the spec to the marker, as in @pytest.mark.lima(cpus=4)",
         )
-    session = request.config.stash[session_key]
     yield session.acquire(asked, lima_template, lima_overrides)
     session.release(asked)
 
@@ -96,7 +101,7 @@ def lima_factory(
             raise TemplateError(
                 f"engine={engine!r} is not accepted; give one of {', '.join(ENGINES)}"
             )
-        asked = machine_spec(**spec)
+        asked = machine_spec(**spec).located("", request.config.invocation_params.dir)
         return session.create(asked, name, engine, lima_template, lima_overrides)
 
     yield start
@@ -113,14 +118,16 @@ def lima_docker_host(lima: Instance) -> str:
 def lima_docker_env(lima_docker_host: str) -> dict[str, str]:
     """Environment variables that point docker tools and Testcontainers at the VM's Docker.
 
-    Set them for a child process, or with ``monkeypatch.setenv``: ``DOCKER_HOST`` and the
-    ``TESTCONTAINERS_*`` that go with it. Testcontainers' own cleaner is off, as the VM goes
-    with all that is in it.
+    Set all of them for a child process, or with ``monkeypatch.setenv``: ``DOCKER_HOST``, the
+    ``TESTCONTAINERS_*`` that go with it, and as empty texts what may be set for another Docker.
+    Testcontainers' own cleaner is off, as the VM goes with all that is in it.
     """
     return {
         "DOCKER_HOST": lima_docker_host,
+        **dict.fromkeys(_OF_ANOTHER_DOCKER, ""),
         "TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE": "/var/run/docker.sock",
         "TESTCONTAINERS_HOST_OVERRIDE": "127.0.0.1",
+        "TC_HOST": "127.0.0.1",  # goes before it where it's set, even if empty
         "TESTCONTAINERS_RYUK_DISABLED": "true",
     }
 

@@ -6,13 +6,15 @@ makes session fixtures that depend on `lima` follow it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
+from typing import Any
 
 import pytest
 
 from pytest_lima.errors import TemplateError
+from pytest_lima.plugin.byname import fixtures_of
 from pytest_lima.spec import MachineSpec, machine_spec
 
 HELP = (
@@ -50,24 +52,37 @@ class Ask:
         return (self.spec, self.fresh) == (other.spec, other.fresh)
 
 
+_ask_key = pytest.StashKey[Ask | None]()
+_said_key = pytest.StashKey[Ask]()
+_names_key = pytest.StashKey[frozenset[str]]()
+_added_key = pytest.StashKey[pytest.Mark]()
+
+
 def parametrize(metafunc: pytest.Metafunc, templates: Sequence[str]) -> None:
-    """Add `lima` to a marked test, and parametrise it wherever it is used.
+    """Add `lima` to a marked test, and parametrise it wherever it is or may come to be used.
 
     Args:
         metafunc: Of the test.
         templates: The run's; from two on, tests that leave it open run on each.
     """
-    marked = metafunc.definition.get_closest_marker("lima") is not None
+    test = metafunc.definition
+    marked = test.get_closest_marker("lima") is not None
     if marked and _GIVERS.isdisjoint(metafunc.fixturenames):
         metafunc.fixturenames.insert(0, "lima")
-    if "lima" not in metafunc.fixturenames or _is_parametrized(metafunc):
+    names = fixtures_of(test, _parameter_texts(test))
+    by_name = "lima" not in metafunc.fixturenames
+    if _is_parametrized(test) or (by_name and "lima" not in names and not _marks_parameters(test)):
         return
-    ask = replace(_ask(metafunc.definition), scope=_scope(metafunc))
+    ask = _located(_ask(test), test)
     asks, ids = [ask], [pytest.HIDDEN_PARAM]
     if len(templates) > 1 and not ask.spec.template and not ask.problem:
         asks = [replace(ask, spec=replace(ask.spec, template=name)) for name in templates]
         ids = template_ids(templates)  # type: ignore[assignment]
+    if by_name:
+        metafunc.fixturenames.append("lima")
     metafunc.parametrize("lima", asks, indirect=True, scope="session", ids=ids)
+    if by_name:  # it has the parameter when it asks, and no VM if it doesn't
+        metafunc.fixturenames.remove("lima")
 
 
 def template_ids(templates: Sequence[str]) -> list[str]:
@@ -81,33 +96,54 @@ def template_ids(templates: Sequence[str]) -> list[str]:
     return [f"{name}-{number}" for number, name in enumerate(short)]
 
 
-def adopt(item: pytest.Item, number_of: Callable[[Ask], int]) -> None:
-    """Mark a test that uses `lima`, and give it the fixture where it could only be marked."""
-    names: list[str] = getattr(item, "fixturenames", [])
-    marked = item.get_closest_marker("lima") is not None
-    if uses_lima(item) and not marked:
+def adopt(item: pytest.Item, templates: Sequence[str], number_of: Callable[[Ask], int]) -> None:
+    """Mark a test that uses `lima`, and note what it asks for by all the markers that it has now.
+
+    When it is collected, and again when others have had their say.
+    """
+    marked = any(mark is not item.stash.get(_added_key, None) for mark in item.iter_markers("lima"))
+    static: Sequence[str] = getattr(item, "fixturenames", ())
+    if marked and _GIVERS.isdisjoint(static) and isinstance(item, pytest.Function):
+        # A unittest.TestCase, which pytest can't parametrise, or one that was marked late. The
+        # list is shared by all tests of a function.
+        item.fixturenames = ["lima", *static]
+    item.stash[_names_key] = fixtures_of(item)
+    if uses_lima(item) and item.get_closest_marker("lima") is None:
         item.add_marker("lima")
-    if marked and _GIVERS.isdisjoint(names) and isinstance(item, pytest.Function):
-        names.insert(0, "lima")  # a unittest.TestCase, which pytest can't parametrise
-    ask = ask_of(item)
-    callspec = getattr(item, "callspec", None)
-    if ask is not None and callspec is not None and "lima" in callspec.indices:
+        item.stash[_added_key] = item.own_markers[-1]
+    item.stash[_said_key] = _ask(item)
+    item.stash[_ask_key] = ask = _ask_now(item, templates) if "lima" in names_of(item) else None
+    if ask is not None and _given(item) is not None:
+        callspec = item.callspec  # type: ignore[attr-defined]
+        callspec.params["lima"] = ask
         # pytest 8.4 to 9.1 group tests by the number of a parameter instead of its value.
         callspec.indices["lima"] = number_of(ask)
 
 
+def names_of(item: pytest.Item) -> frozenset[str]:
+    """The fixtures that a collected test may use, by name too."""
+    stash: Any = getattr(item, "stash", {})
+    foreseen: frozenset[str] = stash.get(_names_key, frozenset())
+    return foreseen.union(getattr(item, "fixturenames", ()))
+
+
 def uses_lima(item: pytest.Item) -> bool:
     """Whether a collected test has a fixture that starts VMs."""
-    return not {*_GIVERS, "lima_factory"}.isdisjoint(getattr(item, "fixturenames", ()))
+    return not names_of(item).isdisjoint({*_GIVERS, "lima_factory"})
 
 
 def ask_of(item: pytest.Item) -> Ask | None:
     """What a collected test asks for; None if it needs no VM."""
-    if "lima" not in getattr(item, "fixturenames", ()):
-        return None
-    callspec = getattr(item, "callspec", None)
-    ask = callspec.params.get("lima") if callspec is not None else None
-    return ask if isinstance(ask, Ask) else Ask()
+    stash: Any = getattr(item, "stash", {})
+    if _ask_key in stash:
+        ask: Ask | None = stash[_ask_key]
+        return ask
+    return (_given(item) or Ask()) if "lima" in getattr(item, "fixturenames", ()) else None
+
+
+def ask_by_name(item: pytest.Item, templates: Sequence[str]) -> Ask:
+    """What a test asks for that has no parameter, and maybe asks by a name that nobody foresaw."""
+    return ask_of(item) or _ask_now(item, templates)
 
 
 def own_spec(item: pytest.Item) -> MachineSpec:
@@ -119,29 +155,53 @@ def own_spec(item: pytest.Item) -> MachineSpec:
     ask = _ask(item)
     if ask.problem:
         raise TemplateError(f"@pytest.mark.lima: {ask.problem}")
-    return ask.spec
+    return _located(ask, item).spec
 
 
 def fresh_spec(item: pytest.Item) -> MachineSpec | None:
     """The machine that a test's `lima_fresh` will be; None if it has none."""
-    if "lima_fresh" not in getattr(item, "fixturenames", ()):
+    if "lima_fresh" not in names_of(item):
         return None
     ask = _ask(item)
     return None if ask.problem else ask.spec
 
 
 def check(item: pytest.Item) -> None:
-    """Fail a test whose marker can't be honoured, without starting anything."""
-    lone = getattr(item, "callspec", None) is None and ask_of(item) is not None
-    if lone and _ask(item) != Ask():
-        pytest.fail(
-            "@pytest.mark.lima: arguments need a test that pytest can parametrise, and this "
-            "is none (a unittest.TestCase, for one); use the options, or a plain function",
-            pytrace=False,
-        )
+    """Fail a test whose markers can't be honoured: before anything is started, and once it was."""
     ask = ask_of(item)
-    if ask is not None and ask.problem:
-        pytest.fail(f"@pytest.mark.lima: {ask.problem}", pytrace=False)
+    if ask is None:
+        return
+    problem = ask.problem
+    if _given(item) is None and _ask(item) != Ask():
+        problem = (
+            "arguments need a test that pytest can parametrise, and this is none (a "
+            "unittest.TestCase, for one), or was marked when that was over; use the options, or "
+            "a plain function that takes `lima`"
+        )
+    elif _ask(item) != item.stash[_said_key]:
+        problem = (
+            "it was added when the VM of the test was decided on already; add it where the test "
+            "is defined, or in a hook of the collection"
+        )
+    if problem:
+        pytest.fail(f"@pytest.mark.lima: {problem}", pytrace=False)
+
+
+def _given(item: pytest.Item) -> Ask | None:
+    """The parameter that it got from `parametrize`."""
+    callspec = getattr(item, "callspec", None)
+    given = callspec.params.get("lima") if callspec is not None else None
+    return given if isinstance(given, Ask) else None
+
+
+def _ask_now(item: pytest.Item, templates: Sequence[str]) -> Ask:
+    """What the markers that a test has at this moment ask for."""
+    ask = _located(_ask(item), item)
+    given = _given(item)
+    several = len(templates) > 1 and not ask.scope
+    template = given.spec.template if given else templates[0] if several else None
+    # Of several that the run names, each test has one.
+    return replace(ask, spec=replace(ask.spec, template=ask.spec.template or template))
 
 
 def _ask(node: pytest.Item) -> Ask:
@@ -162,20 +222,51 @@ def _ask(node: pytest.Item) -> Ask:
         return Ask(problem=str(error).replace("machine_spec() got an", "an").split("(")[0])
 
 
-def _is_parametrized(metafunc: pytest.Metafunc) -> bool:
+def _located(ask: Ask, test: pytest.Item) -> Ask:
+    """With the paths of the markers: beside the test's file, or where pytest was started."""
+    spec = ask.spec.located(test.path.parent, test.config.invocation_params.dir)
+    return replace(ask, spec=spec, scope=_scope(test))
+
+
+def _is_parametrized(test: pytest.Item) -> bool:
     """Whether the test brings parameters for `lima` of its own."""
-    names = [
-        marker.args[0] if marker.args else marker.kwargs.get("argnames", "")
-        for marker in metafunc.definition.iter_markers("parametrize")
-    ]
-    return any("lima" in (name.split(",") if isinstance(name, str) else name) for name in names)
+    return any(
+        "lima" in (names.split(",") if isinstance(names, str) else names)
+        for names, _ in _parametrizations(test)
+    )
 
 
-def _scope(metafunc: pytest.Metafunc) -> tuple[str, ...]:
+def _marks_parameters(test: pytest.Item) -> bool:
+    """Whether some of a test's parameters have the marker."""
+    return any(
+        mark.name == "lima"
+        for _, values in _parametrizations(test)
+        for value in values
+        for mark in getattr(value, "marks", ())
+    )
+
+
+def _parameter_texts(test: pytest.Item) -> set[str]:
+    """Those among its parameters that are texts."""
+    values = (value for _, values in _parametrizations(test) for value in values)
+    parts = (value if isinstance(value, list | tuple) else (value,) for value in values)
+    return {text for part in parts for text in part if isinstance(text, str)}
+
+
+def _parametrizations(test: pytest.Item) -> Iterator[tuple[Any, Sequence[object]]]:
+    """Names and values of its `parametrize` markers; not those that can be read only once."""
+    for marker in test.iter_markers("parametrize"):
+        names, values = ([*marker.args, None, None])[:2]
+        values = marker.kwargs.get("argvalues", values)
+        known = values if isinstance(values, list | tuple) else ()
+        yield marker.kwargs.get("argnames", names) or "", known
+
+
+def _scope(test: pytest.Item) -> tuple[str, ...]:
     """The folders whose conftest.py defines what the test sees at the override points; or none."""
-    manager = metafunc.config.pluginmanager.get_plugin("funcmanage")
+    manager = test.config.pluginmanager.get_plugin("funcmanage")
     found = []
     for name in _OVERRIDE_POINTS:
-        defs = manager.getfixturedefs(name, metafunc.definition) if manager else None
+        defs = manager.getfixturedefs(name, test) if manager else None
         found.append(defs[-1].baseid if defs else "")
     return tuple(found) if any(found) else ()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Literal
 
 import pytest
 
 from pytest_lima.settings import OPTIONS, Option, Settings, resolve
-
-_PATHS = ("template", "mount", "home", "limactl")
+from pytest_lima.values import PATHS, located
 
 
 def declare(parser: pytest.Parser) -> None:
@@ -40,33 +40,48 @@ def declare(parser: pytest.Parser) -> None:
 
 
 def settings_of(config: pytest.Config) -> Settings:
-    """The options of this run.
+    """The options of this run; what is a path is absolute, wherever a test goes later.
 
     Raises:
         TemplateError: A value that isn't accepted.
     """
+    here = config.invocation_params.dir
     return resolve(
-        {option.name: config.getoption(option.ini) for option in OPTIONS},
-        os.environ,
-        {option.name: _from_ini(config, option) for option in OPTIONS},
+        {one.name: _located(one, config.getoption(one.ini), here) for one in OPTIONS},
+        {**os.environ, **_located_variables(here)},
+        {one.name: _located(one, _from_ini(config, one), here) for one in OPTIONS},
     )
 
 
 def _from_ini(config: pytest.Config, option: Option) -> object:
     """The ini value; a relative path in it starts at the ini file, wherever pytest runs."""
     value = config.getini(option.ini)
-    if option.name not in _PATHS or config.inipath is None or not value:
+    if option.name not in PATHS or config.inipath is None or not value:
         return value
-    folder = config.inipath.parent
-    texts = [value] if isinstance(value, str) else value
-    return [str(folder / text) if _is_path(option, text) else text for text in texts]
+    return located(option.name, [value] if isinstance(value, str) else value,
+                   config.inipath.parent)  # fmt: skip
 
 
-def _is_path(option: Option, text: str) -> bool:
-    """Whether it's a path from here: no absolute one, no ``template:NAME``, no URL."""
-    if option.name == "limactl" and "/" not in text:
-        return False  # looked for on PATH, as on the command line
-    return not text.startswith("~") and ":" not in text.removesuffix(":w")
+def _located(option: Option, value: object, folder: Path) -> object:
+    """A flag's value, or what is left to do of an ini file's: the user's home directory."""
+    if option.name not in PATHS or not value:
+        return value
+    texts = [value] if isinstance(value, str) else [*value]  # type: ignore[misc]
+    return [_at_home(text) for text in located(option.name, texts, folder)]
+
+
+def _located_variables(folder: Path) -> dict[str, str]:
+    """Those of the environment that hold paths."""
+    return {
+        option.env: "\n".join(_located(option, os.environ[option.env].splitlines(), folder))  # type: ignore[arg-type]
+        for option in OPTIONS
+        if option.name in PATHS and os.environ.get(option.env, "").strip()
+    }
+
+
+def _at_home(text: str) -> str:
+    """With ``~`` written out."""
+    return os.path.expanduser(text) if text.startswith("~") else text  # noqa: PTH111 - a text
 
 
 def _help(option: Option) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 import warnings
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
 
 import pytest
 
@@ -15,19 +18,87 @@ from pytest_lima.observer import Observer
 _REDRAW_SECONDS = 0.5
 
 
+class Screen:
+    """Where pytest's reporter writes to, held fast: what a test prints may be led elsewhere.
+
+    Suspending pytest's capture would let its own streams take the place of those that the test
+    has redirected, and let what other threads print pass. Made while nothing is captured.
+    """
+
+    def __init__(self, reporter: object | None) -> None:
+        self._writer = getattr(reporter, "_tw", None)
+        file = getattr(self._writer, "_file", None)
+        try:
+            copy = os.dup(file.fileno()) if file is not None else None
+        except (AttributeError, OSError, ValueError):  # no file of the system: nobody moves it
+            copy = None
+        self._file: TextIO | None = None
+        if copy is not None:
+            encoding = getattr(file, "encoding", None)
+            self._file = open(copy, "w", encoding=encoding, errors="replace")  # noqa: PTH123, SIM115
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """What the reporter writes meanwhile goes there."""
+        if self._file is None or self._file.closed:
+            yield
+            return
+        found = self._writer._file  # type: ignore[union-attr] # noqa: SLF001 - no public way
+        self._writer._file = self._file  # type: ignore[union-attr] # noqa: SLF001
+        try:
+            yield
+            self._file.flush()
+        finally:
+            self._writer._file = found  # type: ignore[union-attr] # noqa: SLF001
+
+    @property
+    def columns(self) -> int:
+        """How wide it is."""
+        size = (80, 24)
+        if self._file is not None and self._file.isatty():
+            size = os.get_terminal_size(self._file.fileno())
+        return shutil.get_terminal_size(size).columns  # COLUMNS wins
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self._file is not None:
+            self._file.close()
+
+
+_screen_key = pytest.StashKey[Screen]()
+
+
+def hold_screen(config: pytest.Config) -> None:
+    """Between the collection and the first test, when nothing is captured."""
+    if _screen_key not in config.stash and not hasattr(config, "workerinput"):
+        config.stash[_screen_key] = Screen(config.pluginmanager.get_plugin("terminalreporter"))
+
+
+def held_screen(config: pytest.Config) -> Screen | None:
+    """The one of this run."""
+    return config.stash.get(_screen_key, None)
+
+
+def let_go_of_screen(config: pytest.Config) -> None:
+    """Nothing is shown any more."""
+    if _screen_key in config.stash:
+        config.stash[_screen_key].close()
+
+
 class Progress(Observer):
     """Writes through pytest's terminal reporter; without one (in an xdist worker), warnings only.
 
     Warnings are shown even with ``-q``: what goes on may not be what was asked for.
     """
 
-    def __init__(self, config: pytest.Config) -> None:
+    def __init__(self, config: pytest.Config, screen: Screen | None = None) -> None:
+        """``screen``: the reporter's, if it may be led elsewhere."""
         self._config = config
+        self._screen = screen or Screen(None)
         manager = config.pluginmanager
         # A worker of xdist has one too, but it goes nowhere.
         worker = hasattr(config, "workerinput")
         self._reporter = None if worker else manager.get_plugin("terminalreporter")
-        self._capture = manager.get_plugin("capturemanager")
         self._quiet = config.get_verbosity() < 0
         self._lock = threading.RLock()  # a test may start VMs in threads of its own
         self._boots: dict[str, tuple[float, str]] = {}
@@ -106,20 +177,14 @@ class Progress(Observer):
         if self._reporter is None:
             return
         text = "".join(char if char.isprintable() else "?" for char in text)
-        with self._lock, self._capture_suspended():
+        with self._lock, self._screen.shown():
             if self._live:
                 self._reporter.write("\r\x1b[K")
             else:
                 self._reporter.ensure_newline()
-            width = shutil.get_terminal_size().columns - 1
+            width = self._screen.columns - 1
             self._reporter.write(text[:width] if live else text + "\n", flush=True)
             self._live = live
 
     def _is_terminal(self) -> bool:
         return bool(self._reporter is not None and self._reporter.isatty)
-
-    def _capture_suspended(self) -> AbstractContextManager[None]:
-        if self._capture is None:
-            return nullcontext()
-        suspended: AbstractContextManager[None] = self._capture.global_and_fixture_disabled()
-        return suspended

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +29,7 @@ def header(session: LimaSession) -> list[str]:
     except LimaError as error:
         return [f"lima: can't run here: {error.what}"]
     facts = [
-        " + ".join(settings.templates),
+        " + ".join(name.removeprefix(f"{Path.cwd()}/") for name in settings.templates),
         host.vmtype,
         host.accelerator.name,
         f"limactl {host.version}",
@@ -62,7 +63,8 @@ def _users_line(item: pytest.Item, call: pytest.CallInfo[None]) -> str:
         path = Path(entry.path)
         ours = str(entry.frame.f_globals.get("__name__")).startswith("pytest_lima.")
         if path.is_relative_to(root) and "site-packages" not in path.parts and not ours:
-            return f"{path.relative_to(root)}:{entry.lineno + 1}: in {entry.name}\n"
+            line = linecache.getline(str(path), entry.lineno + 1).strip()
+            return f"{path.relative_to(root)}:{entry.lineno + 1}: in {entry.name}\n    {line}\n"
     return ""
 
 

@@ -14,8 +14,10 @@ from pytest_lima import realfiles
 from pytest_lima.errors import HostError, LimactlMissingError, LimactlVersionError
 from pytest_lima.lima.engines import ENGINES
 from pytest_lima.plugin import boundary
-from pytest_lima.plugin.marks import Ask, ask_of, own_spec, uses_lima
+from pytest_lima.plugin.filling import Filler
+from pytest_lima.plugin.marks import Ask, adopt, ask_by_name, ask_of, names_of, own_spec, uses_lima
 from pytest_lima.plugin.signals import Signals
+from pytest_lima.plugin.timer import Timer
 from pytest_lima.plugin.wanted import Wanted
 from pytest_lima.plugin.xdist import Workers
 from pytest_lima.settings import Settings
@@ -43,6 +45,7 @@ class LimaSession:
         finishing: No test will run any more, so `close` ends all VMs. A fixture that ends now is
             nobody's: its error would end pytest, in place of a summary.
         workers: The part of pytest-xdist's controller or worker in it.
+        timer: pytest-timeout's, which isn't to count what is done for a VM.
     """
 
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
@@ -53,6 +56,7 @@ class LimaSession:
         self.notes: list[str] = []
         self.workers = Workers(config)
         self.signals = Signals()
+        self.timer = Timer()
         self._config = config
         self._lock = threading.Lock()  # of what follows: the factory may be called by threads
         self._pool: Pool | None = None
@@ -63,6 +67,7 @@ class LimaSession:
         self._fresh_specs: dict[Ask, MachineSpec] = {}
         self._made_by_factory: list[Instance] = []
         self._fresh: Instance | None = None
+        self._filler = Filler(config, settings)
         self._earlier_clones = 0
         self._end: Callable[[], object] | None = None
 
@@ -72,10 +77,10 @@ class LimaSession:
         with self._lock:
             if self._pool is None:
                 from pytest_lima.ownership.pool import Pool
-                from pytest_lima.plugin.progress import Progress
+                from pytest_lima.plugin.progress import Progress, held_screen
                 from pytest_lima.plugin.timings import Timings
 
-                self._timings = Timings(Progress(self._config))
+                self._timings = Timings(Progress(self._config, held_screen(self._config)))
                 # As it is now: a test may empty it, and its VM has to be ended all the same.
                 environ = dict(os.environ)
                 self._pool = Pool(self.settings, environ, self._timings, run=self.workers.run())
@@ -97,9 +102,10 @@ class LimaSession:
             for timing in self._timings.take():
                 item.user_properties += timing.properties()
 
-    def number_of(self, ask: Ask) -> int:
-        """Equal asks have equal numbers."""
-        return self._numbers.setdefault(ask, len(self._numbers))
+    def adopt(self, item: pytest.Item) -> None:
+        """Note what a collected test asks for; equal asks have equal numbers."""
+        adopt(item, self.settings.templates,
+              lambda ask: self._numbers.setdefault(ask, len(self._numbers)))  # fmt: skip
 
     @realfiles.aside()
     def note_crash(self) -> None:
@@ -125,9 +131,16 @@ class LimaSession:
         Raises:
             LimaError: Whatever kept one from being made anew.
         """
+        self._filler.item = item
         self._earlier_clones = len(self._clones)
-        self._renew(item)
-        self._freshen(item)
+        with self.timer.stopped():
+            self._renew(item)
+            self._freshen(item)
+
+    def asked_by_name(self) -> Ask:
+        """What the test that is being set up asks for, which has no parameter for it."""
+        item = self._filler.item
+        return ask_by_name(item, self.settings.templates) if item is not None else Ask()
 
     def finished(self, item: pytest.Item) -> None:
         """A test has run; its VM has one user less."""
@@ -153,17 +166,17 @@ class LimaSession:
         Raises:
             LimaError: Whatever kept it from being ready.
         """
-        filled = ask.spec.filled(self.settings, template, overrides)
-        engines = self._engines_for(self._wanted.engines_of(ask))
-        wanted = replace(filled, engines=engines)
-        self._require_host(wanted)
-        if not ask.fresh:
-            self._machines[ask] = self.pool.acquire(wanted)
-        elif self._fresh_specs.get(ask) != wanted or ask not in self._machines:
-            if ask in self._machines:  # of other values of the override points
-                self.pool.release(self._machines.pop(ask))
-            self._machines[ask] = self.pool.create(wanted, None)
-            self._fresh_specs[ask] = wanted
+        engines = self._wanted.engines_of(ask)
+        wanted = self._filler.fill(ask.spec, template, overrides, engines)
+        with self.timer.stopped():
+            self._require_host(wanted)
+            if not ask.fresh:
+                self._machines[ask] = self.pool.acquire(wanted)
+            elif self._fresh_specs.get(ask) != wanted or ask not in self._machines:
+                if ask in self._machines:  # of other values of the override points
+                    self.pool.release(self._machines.pop(ask))
+                self._machines[ask] = self.pool.create(wanted, None)
+                self._fresh_specs[ask] = wanted
         return self._machines[ask]  # a fresh one was reset when the test began
 
     @realfiles.aside()
@@ -175,13 +188,11 @@ class LimaSession:
         Raises:
             LimaError: Whatever kept it from being ready.
         """
-        spec = own_spec(item)
-        filled = spec.filled(self.settings, template, overrides)
-        engines = self._engines_for(self._wanted.engines)
-        wanted = replace(filled, engines=engines)
+        wanted = self._filler.fill(own_spec(item), template, overrides, self._wanted.engines)
         later = self._wanted.fresh_after(item)
-        self._require_host(wanted)
-        self._fresh = self.pool.create_fresh(wanted, later)
+        with self.timer.stopped():
+            self._require_host(wanted)
+            self._fresh = self.pool.create_fresh(wanted, later)
         return self._fresh
 
     @realfiles.aside()
@@ -192,7 +203,8 @@ class LimaSession:
             CleanupError: It can't be removed.
         """
         if self._fresh is not None and not self.finishing:
-            self.pool.release(self._fresh)
+            with self.timer.stopped():
+                self.pool.release(self._fresh)
         self._fresh = None
 
     @realfiles.aside()
@@ -209,10 +221,12 @@ class LimaSession:
         Raises:
             LimaError: Whatever kept it from being ready.
         """
-        filled = spec.filled(self.settings, template, overrides)
-        engines = ENGINES[engine] if engine else self._engines_for(frozenset())
-        self._require_host(filled)
-        made = self.pool.create(replace(filled, engines=engines), role)
+        wanted = self._filler.fill(spec, template, overrides, frozenset())
+        if engine:
+            wanted = replace(wanted, engines=ENGINES[engine])
+        with self.timer.stopped():
+            self._require_host(wanted)
+            made = self.pool.create(wanted, role)
         self._made_by_factory.append(made)
         return made
 
@@ -226,9 +240,10 @@ class LimaSession:
         if self.finishing or self._wanted.has_more_like(ask):
             return  # another folder's tests may come to the same machine
         ended = [self._machines.pop(one) for one in [*self._machines] if one.like(ask)]
-        for instance in ended:
-            if instance not in self._machines.values():
-                self.pool.release(instance)
+        with self.timer.stopped():
+            for instance in ended:
+                if instance not in self._machines.values():
+                    self.pool.release(instance)
 
     @realfiles.aside()
     def release_made(self) -> None:
@@ -237,8 +252,9 @@ class LimaSession:
         Raises:
             CleanupError: One can't be removed.
         """
-        while self._made_by_factory and not self.finishing:
-            self.pool.release(self._made_by_factory.pop())
+        with self.timer.stopped():
+            while self._made_by_factory and not self.finishing:
+                self.pool.release(self._made_by_factory.pop())
 
     def machines_of(self, item: pytest.Item) -> list[Instance]:
         """The running VMs that a test could use, with those that it has cloned."""
@@ -261,7 +277,7 @@ class LimaSession:
         """Those that it has from fixtures."""
         ask = ask_of(item)
         held = [self._machines[ask]] if ask in self._machines else []
-        names: Sequence[str] = getattr(item, "fixturenames", ())
+        names = names_of(item)
         if self._fresh is not None and "lima_fresh" in names:
             held.append(self._fresh)
         return held + (self._made_by_factory if "lima_factory" in names else [])
@@ -282,10 +298,6 @@ class LimaSession:
         ask = ask_of(item)
         if ask is not None and ask.fresh and ask in self._machines:
             self._machines[ask].reset()
-
-    def _engines_for(self, asked: frozenset[str]) -> frozenset[str]:
-        chosen = self.settings.engine
-        return asked if chosen == "auto" else ENGINES[chosen]
 
     def _require_host(self, wanted: MachineSpec) -> None:
         """Before a start: skip a test that can't have a VM here, where that was asked for."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from pytest_lima.lima.engines import CONTAINERD, DOCKER
-from pytest_lima.plugin.marks import Ask, ask_of, fresh_spec
+from pytest_lima.plugin.marks import Ask, ask_of, fresh_spec, names_of
 from pytest_lima.spec import MachineSpec
 
 # Which engine a test needs is told by the fixtures it uses.
@@ -42,8 +42,7 @@ class Wanted:
         self._asks = Counter(ask for _, ask in asking)
         self._fresh = Counter(filter(None, map(fresh_spec, items)))
         for item, ask in asking:
-            names: Sequence[str] = getattr(item, "fixturenames", ())
-            asked = {_ENGINE_FIXTURES[name] for name in names if name in _ENGINE_FIXTURES}
+            asked = {_ENGINE_FIXTURES[name] for name in names_of(item) & _ENGINE_FIXTURES.keys()}
             self._engines[ask] = self._engines.get(ask, frozenset()) | asked
 
     def finished(self, item: pytest.Item) -> None:

@@ -248,8 +248,11 @@ def _ledger() -> tuple[str, str]:
 
 def _ever_used() -> bool:
     """Whether there is a state directory of ours at all, before anything is imported for it."""
-    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    folders = (state, "~/Library/Application Support")
+    state = os.environ.get("XDG_STATE_HOME", "")
+    folders = (
+        state if os.path.isabs(state) else "~/.local/state",  # noqa: PTH117 - a text
+        "~/Library/Application Support",
+    )
     try:
         return any(Path(folder, "pytest-lima").expanduser().exists() for folder in folders)
     except (OSError, RuntimeError):

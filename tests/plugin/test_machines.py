@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 
 def test_the_factory_makes_further_machines(pytester, fake_lima):
     pytester.makepyfile("""
@@ -57,8 +59,10 @@ def test_fixtures_ask_for_the_engines(pytester, fake_lima):
         assert ping(lima_docker_host) == b"OK"
         assert lima_docker_env == {
             "DOCKER_HOST": lima_docker_host,
+            "DOCKER_TLS_VERIFY": "", "DOCKER_CERT_PATH": "", "DOCKER_TLS": "",
+            "DOCKER_CONTEXT": "", "DOCKER_API_VERSION": "", "BUILDX_BUILDER": "",
             "TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE": "/var/run/docker.sock",
-            "TESTCONTAINERS_HOST_OVERRIDE": "127.0.0.1",
+            "TESTCONTAINERS_HOST_OVERRIDE": "127.0.0.1", "TC_HOST": "127.0.0.1",
             "TESTCONTAINERS_RYUK_DISABLED": "true",
         }
 
@@ -75,6 +79,37 @@ def test_fixtures_ask_for_the_engines(pytester, fake_lima):
     pytester.runpytest().assert_outcomes(passed=4)
     assert len(fake_lima.calls("create")) == 2
     fake_lima.assert_clean()
+
+
+def test_what_was_set_for_another_docker_is_out_of_force(pytester, fake_lima, monkeypatch):
+    pytest.importorskip("docker")
+    for name, value in {
+        "DOCKER_HOST": "tcp://192.0.2.1:2376", "DOCKER_TLS_VERIFY": "1", "DOCKER_TLS": "1",
+        "DOCKER_CERT_PATH": "/nonexistent", "DOCKER_CONTEXT": "other", "TC_HOST": "192.0.2.1",
+        "DOCKER_API_VERSION": "1.1",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    pytester.makepyfile("""
+        import contextlib, shutil, subprocess
+        import docker, pytest
+
+        @pytest.fixture(autouse=True)
+        def environment(lima_docker_env, monkeypatch):
+            for name, value in lima_docker_env.items():
+                monkeypatch.setenv(name, value)
+
+        def test_docker_py():
+            with contextlib.closing(docker.from_env(version="1.41")) as client:
+                assert client.ping()
+
+        @pytest.mark.skipif(not shutil.which("docker"), reason="no docker command")
+        def test_command(lima_docker_host):
+            done = subprocess.run(["docker", "ps"], capture_output=True, text=True)
+            assert "ca.pem" not in done.stderr and "other" not in done.stderr
+            assert "192.0.2.1" not in done.stderr
+    """)
+    result = pytester.runpytest()
+    assert result.ret == pytest.ExitCode.OK
 
 
 def test_the_option_overrules_what_fixtures_ask(pytester, fake_lima):
