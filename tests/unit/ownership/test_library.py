@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from pytest_lima.errors import CleanupError, TemplateError
 from pytest_lima.lima.limactl import Limactl
 from pytest_lima.ownership.library import lima_instance
-from pytest_lima.settings import Settings
+from pytest_lima.settings import Settings, resolve
 
 if TYPE_CHECKING:
     from conftest import Recorder
@@ -77,4 +82,44 @@ def test_settings_of_the_caller_s(fake_lima: FakeLima) -> None:
                         template=(fake_lima.template("ok"),))  # fmt: skip
     with lima_instance(settings=settings) as vm:
         assert vm.run("echo hello").stdout == "hello\n"
+    fake_lima.assert_clean()
+
+
+def vm_says_hello(_: int) -> str:
+    # None may wait for another to wake up from.
+    with lima_instance(settings=resolve({"start": "cold", "timeout": "90"}, os.environ, {})) as vm:
+        vm.run("echo hello")
+        return vm.name
+
+
+def zombies() -> set[int]:
+    found = set()
+    for one in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if one.status() == psutil.STATUS_ZOMBIE:
+                found.add(one.pid)
+    return found
+
+
+def test_a_process_that_lives_long_collects_its_children(
+    fake_lima: FakeLima, until: Callable[..., bool]
+) -> None:
+    """The reapers', limactl's and ssh's of each VM: one after another, and in eight threads."""
+    before = zombies()
+    names = {vm_says_hello(number) for number in range(4)}
+    with ThreadPoolExecutor(8) as threads:
+        names |= set(threads.map(vm_says_hello, range(8)))
+    assert len(names) == 12
+    assert until(lambda: zombies() <= before)
+    fake_lima.wait_until(lambda: not fake_lima.processes())
+    fake_lima.assert_clean()
+
+
+def test_nor_does_one_that_is_held_become_any(
+    fake_lima: FakeLima, until: Callable[..., bool]
+) -> None:
+    before = zombies()
+    with lima_instance(engine="docker") as vm:
+        assert vm.run("true").ok
+        assert until(lambda: zombies() <= before)  # of the limactl that has started it
     fake_lima.assert_clean()

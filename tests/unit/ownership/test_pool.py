@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -178,3 +179,54 @@ def test_what_nobody_can_join_is_not_left_for_reuse(
     one.close()
     assert fake_lima.instances() == fake_lima.records() == [shared.name]
     assert [kept.name for kept in one.kept] == [shared.name]
+
+
+def test_eight_threads_that_ask_for_one_spec_get_one_machine(
+    pool: Callable[..., Pool], spec: Callable[..., MachineSpec], fake_lima: FakeLima
+) -> None:
+    one, small = pool(), spec()
+    with ThreadPoolExecutor(8) as threads:
+        vms = set(threads.map(one.acquire, [small] * 8))
+    [vm] = vms
+    assert len(fake_lima.calls("create")) == 1
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(one.release, [vm] * 8))
+    assert fake_lima.instances() == []
+    one.close()
+    fake_lima.wait_until(lambda: not fake_lima.processes())
+    fake_lima.assert_clean()
+
+
+def test_threads_take_and_give_back_at_once(
+    pool: Callable[..., Pool], spec: Callable[..., MachineSpec], fake_lima: FakeLima
+) -> None:
+    """What one gives back another asks for: it gets one that lives."""
+    one, small = pool(start="cold", timeout="90"), spec()
+
+    def use(number: int) -> None:
+        vm = one.create(small, None) if number % 2 else one.create_fresh(small, 0)
+        assert vm.run("echo hello").stdout == "hello\n"
+        one.mark_failed(vm)
+        one.release(vm)
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(use, range(8)))
+    assert fake_lima.instances() == []
+    one.close()
+    fake_lima.wait_until(lambda: not fake_lima.processes())
+    fake_lima.assert_clean()
+
+
+def test_two_threads_get_two_standbys(
+    pool: Callable[..., Pool], spec: Callable[..., MachineSpec], fake_lima: FakeLima
+) -> None:
+    one, small = pool(start="cold", standby="2", max_vms="3", timeout="90"), spec()
+    one.release(one.create_fresh(small, 2))
+    with ThreadPoolExecutor(2) as threads:
+        vms = list(threads.map(lambda _: one.create_fresh(small, 0), range(2)))
+    assert vms[0].name != vms[1].name
+    assert [vm.run("echo hello").stdout for vm in vms] == ["hello\n"] * 2
+    assert len(fake_lima.calls("create")) == 3
+    one.close()
+    fake_lima.wait_until(lambda: not fake_lima.processes())
+    fake_lima.assert_clean()
