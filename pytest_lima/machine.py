@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Protocol
 from pytest_lima.boot import Boot
 from pytest_lima.booted import Booted
 from pytest_lima.errors import ConnectionLostError, LimaError
-from pytest_lima.guest import hostkeys
+from pytest_lima.guest import arguments, hostkeys
 from pytest_lima.guest.link import Link
 from pytest_lima.guest.login import Login
 from pytest_lima.guest.ssh import Connection, Hold, connect
+from pytest_lima.lima.forks import Origin
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.vitals import Vitals, Watch
 
@@ -44,7 +45,11 @@ class States(Protocol):
 
 
 class Machine:
-    """What ``Instance`` stands on."""
+    """What ``Instance`` stands on.
+
+    A forked child may use it as another process would: over a connection of its own, while the
+    VM and its forwards are the business of the process that has made it.
+    """
 
     def __init__(
         self, host: Host, boot: Boot, booted: Booted, states: States | None = None
@@ -52,6 +57,7 @@ class Machine:
         """Hold a running VM; ``states`` is None for one that another process has started."""
         self._host = host
         self._states = states
+        self._maker = Origin()
         self._link = Link(self._connect)
         self._take(boot, booted)
 
@@ -68,6 +74,10 @@ class Machine:
         self.user = booted.info.user
         self.ssh_port = booted.address.port
         self.boot_seconds = booted.seconds
+        self._look_after()
+
+    def _look_after(self) -> None:
+        self._process = Origin()
         self._vitals = Vitals(self.dir)
         self._watch = Watch(self._vitals, self._link.close)
 
@@ -78,11 +88,14 @@ class Machine:
             timeout: Seconds; by default those of the first boot.
 
         Raises:
+            LimaError: This is a forked child of the process that has made this object.
             ProvisionError: A provision script failed at this boot (Lima runs them at each).
             ReadyTimeoutError: It isn't ready in time.
         """
+        seconds = None if timeout is None else arguments.timeout(timeout)
+        self._refuse_in_child("rebooted")
         with self._connection() as connection:
-            self._booted = self._boot.reboot(self._booted_with(connection), timeout)
+            self._booted = self._boot.reboot(self._booted_with(connection), seconds)
         self._watch.end()
         self._take(self._boot, self._booted)
 
@@ -109,8 +122,9 @@ class Machine:
             HostError: A VM of its kind can't be kept: on vz, or with mounts, for one.
             LimaError: It could not be kept, or other processes use it.
         """
+        states = self._own("kept")
         with self._connection() as connection:
-            self._own("kept").snapshot(name, self._booted_with(connection))
+            states.snapshot(name, self._booted_with(connection))
 
     def restore(self, name: str) -> None:
         """Put it back into a state that `snapshot` has kept; as often as you like.
@@ -132,8 +146,9 @@ class Machine:
             HostError: A VM of its kind can't be kept: on vz, or with mounts, for one.
             LimaError: It could not be kept or woken up, or other processes use it.
         """
+        states = self._own("cloned")
         with self._connection() as connection:
-            return self._own("cloned").clone(self._booted_with(connection))
+            return states.clone(self._booted_with(connection))
 
     def disconnect(self) -> None:
         """Drop our connection and end the forwards; the VM runs on."""
@@ -143,9 +158,10 @@ class Machine:
 
     def detach(self) -> None:
         """Drop our connection; the VM and its forwards go on for others."""
-        # A login that is broken off counts against whoever comes next: all of us have one address
-        # there (sshd_config(5): PerSourcePenalties, from OpenSSH 9.8 on).
-        self._booted.login.over(_LOGIN_GRACE)
+        if self._maker.is_here:
+            # A login that is broken off counts against whoever comes next: all of us have one
+            # address there (sshd_config(5): PerSourcePenalties, from OpenSSH 9.8 on).
+            self._booted.login.over(_LOGIN_GRACE)
         self._drop()
         if self._booted.forward:
             self._booted.forward.leave()
@@ -164,7 +180,16 @@ class Machine:
         """Why the VM is dead; None while it lives."""
         return self._vitals.cause_of_death()
 
+    def _refuse_in_child(self, what: str) -> None:
+        if not self._maker.is_here:
+            raise LimaError(
+                f"{self.name} can't be {what} in a forked child",
+                seen=f"{self._maker} has made this object",
+                remedy="do that in the process that the child was forked from",
+            )
+
     def _own(self, what: str) -> States:
+        self._refuse_in_child(what)
         if self._states is None:
             raise LimaError(
                 f"{self.name} can't be {what} from here: another process has started it",
@@ -173,9 +198,10 @@ class Machine:
         return self._states
 
     def _drop(self) -> None:
-        self._watch.end()
-        self._link.close()
-        if self._booted.starting:
+        if self._process.is_here:
+            self._watch.end()
+            self._link.close()
+        if self._maker.is_here and self._booted.starting:
             self._booted.starting.stop()
 
     def _booted_with(self, connection: Connection) -> Booted:
@@ -192,6 +218,9 @@ class Machine:
     @contextmanager
     def _connection(self) -> Iterator[Connection]:
         """The connection; when it breaks because the VM died, that is what is raised."""
+        if not self._process.is_here:
+            self._link = Link(self._connect)  # the parent's is the parent's
+            self._look_after()
         self._vitals.check()
         try:
             yield self._link.get()

@@ -8,15 +8,18 @@ import logging
 import socket
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from pytest_lima import realtime
 from pytest_lima.errors import ConnectionLostError, HostKeyError
+from pytest_lima.guest import inherited
 from pytest_lima.guest.address import Address
 from pytest_lima.guest.hostkeys import HostKeys
-from pytest_lima.guest.sftp import Sftp, no_server
+from pytest_lima.guest.sftp import Sftp, no_server, not_begun
+from pytest_lima.lima import forks
 
 if TYPE_CHECKING:
     import paramiko
@@ -59,10 +62,12 @@ class Connection:
         self._sessions = threading.BoundedSemaphore(_COMMAND_SESSIONS)
         self._sftp = Sftp(self._open_sftp)
         self._ended = threading.Condition()
+        self._channels: weakref.WeakSet[paramiko.Channel] = weakref.WeakSet()
         self.idle: list[Shell] = []
         self.host_key = host_key
         self.has_shells = True
         self.again = again
+        forks.let_go_in_children(self)
 
     @property
     def alive(self) -> bool:
@@ -89,24 +94,17 @@ class Connection:
             self._sessions.release()
 
     @contextmanager
-    def session(self, command: str, deadline: float) -> Iterator[paramiko.Channel]:
-        """Run ``command`` by the login user's shell, as ``ssh HOST COMMAND`` does.
+    def channel(self, deadline: float) -> Iterator[paramiko.Channel]:
+        """A session beside the eight, in which nothing runs yet; see ``sessions.begun``.
 
         Args:
-            command: The command line.
-            deadline: On ``realtime.monotonic``'s clock; waiting for a free session counts.
+            deadline: On ``realtime.monotonic``'s clock.
 
         Raises:
-            ConnectionLostError: The connection is gone; the command was not started.
-            TimeoutError: No session came free in time.
+            ConnectionLostError: The connection is gone.
+            TimeoutError: sshd allowed no session in time.
         """
-        with self.slot(deadline), self.side_session(command, deadline) as channel:
-            yield channel
-
-    @contextmanager
-    def side_session(self, command: str, deadline: float) -> Iterator[paramiko.Channel]:
-        """A session beside the eight, for what must not queue behind them."""
-        channel = self.open(command, deadline)
+        channel = self.open(deadline)
         try:
             with _lost():
                 yield channel
@@ -115,12 +113,10 @@ class Connection:
             with self._ended:
                 self._ended.notify_all()
 
-    def open(self, command: str, deadline: float) -> paramiko.Channel:
-        """Like ``side_session``, for the caller to close."""
+    def open(self, deadline: float) -> paramiko.Channel:
+        """Like ``channel``, for the caller to close."""
         with _lost():
-            channel = self._open(deadline)
-            channel.exec_command(command)
-            return channel
+            return self._open(deadline)
 
     @contextmanager
     def sftp(self) -> Iterator[paramiko.SFTPClient]:
@@ -137,6 +133,13 @@ class Connection:
         """End it, and with it every command that still runs over it."""
         self._transport.close()
 
+    def let_go(self) -> None:
+        """In a forked child: the connection is the parent's, and nothing may be sent over it.
+
+        What is left of a use in here, up to a channel that is collected, finds it lost.
+        """
+        inherited.let_go(self._transport, self._channels)
+
     def _open(self, deadline: float) -> paramiko.Channel:
         """Open a session, as soon as sshd allows one more.
 
@@ -148,7 +151,9 @@ class Connection:
         while True:
             try:
                 left = max(0.1, deadline - realtime.monotonic())
-                return self._transport.open_session(timeout=min(_CONNECT_TIMEOUT, left))
+                channel = self._transport.open_session(timeout=min(_CONNECT_TIMEOUT, left))
+                self._channels.add(channel)
+                return channel
             except paramiko.SSHException:
                 # A refusal is a ChannelException, which paramiko keeps in one place for all
                 # threads: of two that are refused at once, one gets a plain SSHException.
@@ -172,14 +177,19 @@ class Connection:
 
         channel = self._open(realtime.monotonic() + _CONNECT_TIMEOUT)
         channel.settimeout(_CONNECT_TIMEOUT)  # for each answer
+        client = None
         try:
             channel.invoke_subsystem("sftp")
-            return paramiko.SFTPClient(channel)
-        except (paramiko.SSHException, EOFError) as error:
-            channel.close()
+            client = paramiko.SFTPClient(channel)
+            return client
+        except (paramiko.SSHException, paramiko.SFTPError, EOFError, TimeoutError) as error:
             if not self.alive:
                 raise
-            raise no_server(error) from error
+            refused = isinstance(error, paramiko.SSHException)
+            raise (no_server(error) if refused else not_begun(channel, error)) from error
+        finally:
+            if client is None:
+                channel.close()
 
 
 def prepare() -> None:
