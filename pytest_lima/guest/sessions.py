@@ -16,7 +16,7 @@ from pytest_lima import realtime
 from pytest_lima.errors import LimaError
 from pytest_lima.guest import startup
 from pytest_lima.guest.output import exit_status
-from pytest_lima.guest.startup import NotBegunInTimeError, Start
+from pytest_lima.guest.startup import Start
 
 if TYPE_CHECKING:
     import paramiko
@@ -28,8 +28,6 @@ STILL_RUNS = "what ran in the guest could not be killed and may still run there"
 
 _KILL_TIMEOUT = 10.0
 _SESSION_TIMEOUT = 3.0
-# Until a line that is on its way has said who it is, and can be ended.
-_SIGN_TIMEOUT = 3.0
 
 # Ends every process in the session of pid $1: sshd and sudo start each command in one of its
 # own. Field 4 behind the parenthesised name in /proc/PID/stat is the session.
@@ -97,31 +95,19 @@ def begun(
         TimeoutError: No session came free in time.
     """
     mark = startup.new_mark()
-    line = startup.line(script, mark, user=user, takes_input=takes_input)
     with connection.slot(deadline), connection.channel(deadline) as channel:
-        start = Start(channel, mark, takes_input=takes_input)
+        start = Start(channel, mark)
         try:
-            channel.exec_command(line)
+            channel.exec_command(startup.line(script, mark, user=user))
+            start.begin(deadline)
             if not takes_input:
                 channel.shutdown_write()
-            start.begin(deadline)
             yield Session(channel, start)
         except BaseException as error:
-            if not ends_with_input:
-                _end_with(connection, start, error)
+            # Before it has said who it is, it waits for our answer, and ends without.
+            if start.pid is not None and not ends_with_input:
+                end_with(connection, start.pid, error)
             raise
-
-
-def _end_with(connection: Connection, start: Start, error: BaseException) -> None:
-    if start.pid is None and not isinstance(error, NotBegunInTimeError):
-        try:
-            start.await_sign(_SIGN_TIMEOUT)
-        except BaseException:  # a second Ctrl-C, for one: the first is raised
-            error.add_note(STILL_RUNS)
-            return
-    # Without a sign it doesn't begin any more, as its outputs are about to be closed.
-    if start.pid is not None:
-        end_with(connection, start.pid, error)
 
 
 def end_with(connection: Connection, pid: int, error: BaseException) -> None:
@@ -160,7 +146,6 @@ def _is_done(connection: Connection, script: str) -> bool:
         deadline = realtime.monotonic() + _KILL_TIMEOUT
         try:
             channel.exec_command(startup.line(script, mark))
-            channel.shutdown_write()
             Start(channel, mark).begin(deadline)
             return exit_status(channel, deadline) == 0
         except TimeoutError:

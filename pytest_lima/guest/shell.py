@@ -134,10 +134,10 @@ def _start(connection: Connection, deadline: float) -> Shell | None:
     """Start one; None if the login shell is another than bash, or doesn't begin."""
     mark = startup.new_mark()
     channel = connection.open(deadline)
-    start = Start(channel, mark, takes_input=True)
+    start = Start(channel, mark)
     shell = None
     try:
-        channel.exec_command(f": pytest-lima; {startup.line(_BEGIN, mark, takes_input=True)}")
+        channel.exec_command(f": pytest-lima; {startup.line(_BEGIN, mark)}")
         start.begin(min(deadline, realtime.monotonic() + _START_TIMEOUT))
         if start.bash >= _OLDEST_BASH and start.pid is not None:
             _send(channel, _LOOP.encode(), deadline)

@@ -177,16 +177,16 @@ class Connection:
 
         channel = self._open(realtime.monotonic() + _CONNECT_TIMEOUT)
         channel.settimeout(_CONNECT_TIMEOUT)  # for each answer
-        client = None
+        accepted, client = False, None
         try:
             channel.invoke_subsystem("sftp")
+            accepted = True
             client = paramiko.SFTPClient(channel)
             return client
-        except (paramiko.SSHException, paramiko.SFTPError, EOFError, TimeoutError) as error:
+        except (paramiko.SSHException, paramiko.SFTPError, EOFError, OSError) as error:
             if not self.alive:
                 raise
-            refused = isinstance(error, paramiko.SSHException)
-            raise (no_server(error) if refused else not_begun(channel, error)) from error
+            raise (not_begun(channel, error) if accepted else no_server(error)) from error
         finally:
             if client is None:
                 channel.close()

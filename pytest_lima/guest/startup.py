@@ -3,8 +3,8 @@
 sshd has every line run by the user's login shell, behind its startup files (`~/.bashrc`, for
 one). These may print, read the input, redirect the outputs, set traps, define an `echo` of their
 own, end the shell, or be another shell for good. So a line begins with a sign, a word made up for
-it alone, on both outputs: what comes before that is not of the line. Without the sign nothing of
-it ran, and without an answer to the sign it reads no input.
+it alone, on both outputs, and waits for our answer: what comes before the sign is not of the line,
+and without the answer nothing of it runs.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ _CLEAN = (
     "${BASH_VERSION:+DEBUG} ${BASH_VERSION:+ERR} ${BASH_VERSION:+RETURN}; } 2>/dev/null"
 )
 _AWAIT_GO = "while $pl read -r pl_go || $pl exit 255; do case $pl_go in %s) $pl break;; esac; done"
+# An output that is a file or /dev/null isn't ours: sshd's are pipes or sockets.
+_IS_ELSEWHERE = (
+    "{ $pl test -f /dev/fd/%d || $pl test -c /dev/fd/%d; } && ! $pl test -t %d && $pl exit 255"
+)
 # For startup files that read a line, and another shell that stands in the login shell's place and
 # reads its commands from the input: it ends, where it would wait for more for ever.
 _PROD = b"exit 253\n"
@@ -41,7 +45,7 @@ _OTHER_OUTPUT = 5.0
 _KEPT = 64 * 1024
 _REFUSED = 1  # what sudo exits with
 
-_SEE = "~/.bashrc, /etc/profile.d and the like"
+_SEE = "~/.bashrc, /etc/profile.d, …"
 
 
 class NotBegunError(LimaError):
@@ -65,17 +69,18 @@ def new_mark() -> str:
     return secrets.token_bytes(8).hex()
 
 
-def line(script: str, mark: str, *, user: str | None = None, takes_input: bool = False) -> str:
-    """The line that says when it begins with ``script``.
+def line(script: str, mark: str, *, user: str | None = None) -> str:
+    """The line that says when it begins with ``script``; its input is what follows our answer.
 
     Args:
         script: For the login shell, or for one of ``user``.
         mark: Made up for this line alone.
         user: Who is to run it, by way of sudo.
-        takes_input: Whether ``script`` reads an input, which is sent after the sign.
     """
-    go = [_AWAIT_GO % mark] if takes_input else []
-    inner = "\n".join([_CLEAN, _sign(mark), *go, f"{BUILTIN} unset pl pl_go", script])
+    ours = [_IS_ELSEWHERE % (number, number, number) for number in (1, 2)]
+    inner = "\n".join(
+        [_CLEAN, *ours, _sign(mark), _AWAIT_GO % mark, f"{BUILTIN} unset pl pl_go", script]
+    )
     if user is None:
         return inner
     sudo = f'sudo -n -H -u {shlex.quote(user)} -- "${{SHELL:-/bin/sh}}" -c {shlex.quote(inner)}'
@@ -83,7 +88,6 @@ def line(script: str, mark: str, *, user: str | None = None, takes_input: bool =
 
 
 def _sign(mark: str) -> str:
-    # Whoever has closed the outputs doesn't want it to begin any more.
     said = f'$pl echo "pytest-lima-{mark}=$$:${{BASH_VERSINFO-}}:${{SHELLOPTS-}}"'
     return f"{said} && {said} >&2 || $pl exit 255"
 
@@ -96,12 +100,11 @@ class Start:
         bash: Its major version where it is a bash, and not in POSIX mode; else 0.
     """
 
-    def __init__(self, channel: paramiko.Channel, mark: str, *, takes_input: bool = False) -> None:
+    def __init__(self, channel: paramiko.Channel, mark: str) -> None:
         self.pid: int | None = None
         self.bash = 0
         self._channel = channel
         self._mark = mark
-        self._takes_input = takes_input
         self._sign = re.compile(rb"pytest-lima-%s=(\d+):(\d*):(\S*)\n" % mark.encode())
         self._sudo = re.compile(rb"pytest-lima-%s-sudo=.*\n" % mark.encode())
         self._said = {"stdout": b"", "stderr": b""}
@@ -130,12 +133,7 @@ class Start:
                 raise NotBegunInTimeError(self._words())
             if realtime.monotonic() >= half and not self._has_begun:
                 raise self._redirected()
-        if self._takes_input:
-            self._send(self._mark.encode() + b"\n")
-
-    def await_sign(self, seconds: float) -> None:
-        """Give it a moment to say who it is, so that it can be ended."""
-        self._listen(realtime.monotonic() + seconds)
+        self._send(self._mark.encode() + b"\n")
 
     def outputs(self, deadline: float) -> Iterator[tuple[str, bytes]]:
         """What the line prints, as ``output.outputs`` tells it."""
@@ -187,8 +185,8 @@ class Start:
         raise NotBegunError(
             "the command did not begin: the login shell ended first",
             seen=self._words() or f"exit status {status}, and no output",
-            remedy=f"see the user's startup files in the guest ({_SEE}), and that the login shell "
-            "is one like sh",
+            remedy=f"see the user's startup files in the guest ({_SEE}), which may not end the shell, "
+            "replace it or redirect its outputs; and that it is one like sh",
         )
 
     def _redirected(self) -> NotBegunError:
@@ -206,7 +204,7 @@ class Start:
         return "\n".join(row for row in words.splitlines() if self._mark not in row)
 
     def _prod(self) -> None:
-        if self._takes_input and not self._begun:
+        if not self._begun:
             self._send(_PROD)
 
     def _send(self, data: bytes) -> None:

@@ -43,10 +43,9 @@ def _begin(command: str, channel: paramiko.Channel) -> None:
     sign = f"pytest-lima-{mark[1]}=1::\n".encode()
     channel.sendall(sign)
     channel.sendall_stderr(sign)
-    if f"in {mark[1]})" in command:  # it has an input
-        said = b""
-        while not said.endswith(mark[1].encode() + b"\n"):
-            said += channel.recv(1)
+    said = b""
+    while not said.endswith(mark[1].encode() + b"\n"):
+        said += channel.recv(1)
 
 
 class _Sftp(paramiko.SFTPServerInterface):
