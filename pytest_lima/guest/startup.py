@@ -185,8 +185,8 @@ class Start:
         raise NotBegunError(
             "the command did not begin: the login shell ended first",
             seen=self._words() or f"exit status {status}, and no output",
-            remedy=f"see the user's startup files in the guest ({_SEE}), which may not end the shell, "
-            "replace it or redirect its outputs; and that it is one like sh",
+            remedy=f"see the user's startup files in the guest ({_SEE}), which may not end the "
+            "shell, replace it or redirect its outputs; and that it is one like sh",
         )
 
     def _redirected(self) -> NotBegunError:

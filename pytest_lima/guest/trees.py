@@ -107,9 +107,13 @@ class _Stream:
         self._session = session
         self._channel = session.channel
         self._deadline = deadline
+        self._broken_off = False
 
     def write(self, data: bytes) -> None:
-        """Send all of ``data``."""
+        """Send all of ``data``; nothing more once that was interrupted."""
+        if self._broken_off:
+            return  # tarfile writes what it still holds when anything is raised
+        self._broken_off = True
         self._channel.settimeout(max(0.001, self._deadline - realtime.monotonic()))
         try:
             self._channel.sendall(data)
@@ -117,6 +121,7 @@ class _Stream:
             raise
         except OSError:
             raise _EndedError from None
+        self._broken_off = False
 
     def read(self, size: int) -> bytes:
         """At most ``size`` bytes; none at the end."""
