@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import shlex
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
@@ -42,7 +44,10 @@ def put(connection: Connection, local: Path, remote: str) -> None:
         stream = _Stream(session, deadline)
         try:
             file = cast("IO[bytes]", stream)
-            with tarfile.open(fileobj=file, mode="w|", bufsize=_PIECE) as archive:
+            with (
+                tarfile.open(fileobj=file, mode="w|", bufsize=_PIECE) as archive,
+                stream.writing(),
+            ):
                 # Not the directory itself: what is there keeps its mode.
                 for path in sorted(local.resolve().iterdir()):
                     archive.add(path, arcname=f"./{path.name}", filter=_anonymous)
@@ -110,10 +115,9 @@ class _Stream:
         self._broken_off = False
 
     def write(self, data: bytes) -> None:
-        """Send all of ``data``; nothing more once that was interrupted."""
+        """Send all of ``data``, if that is still wanted."""
         if self._broken_off:
-            return  # tarfile writes what it still holds when anything is raised
-        self._broken_off = True
+            return
         self._channel.settimeout(max(0.001, self._deadline - realtime.monotonic()))
         try:
             self._channel.sendall(data)
@@ -121,7 +125,15 @@ class _Stream:
             raise
         except OSError:
             raise _EndedError from None
-        self._broken_off = False
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Send nothing more once anything is raised: tarfile would write what it still holds."""
+        try:
+            yield
+        except BaseException:
+            self._broken_off = True
+            raise
 
     def read(self, size: int) -> bytes:
         """At most ``size`` bytes; none at the end."""

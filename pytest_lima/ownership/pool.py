@@ -10,6 +10,7 @@ from pytest_lima.errors import LimaError
 from pytest_lima.guest import ssh
 from pytest_lima.instance import Instance
 from pytest_lima.lima import host, paths, template
+from pytest_lima.lima.forks import Origin
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.identity import this_process
 from pytest_lima.observer import Observer
@@ -58,6 +59,7 @@ class Pool:
 
     Attributes:
         clones: Those that were made of others with ``Instance.clone``, in that order.
+        origin: Whose they are: in a forked child none is made, given back or ended.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Pool:
         self._members: dict[str, _Member] = {}
         self.clones: list[Instance] = []
         self._swept = False
+        self.origin = Origin()
 
     @property
     def kept(self) -> list[Kept]:
@@ -176,6 +179,8 @@ class Pool:
         Raises:
             CleanupError: Something of it is left; the message says how to remove it.
         """
+        if not self.origin.is_here:
+            return
         for key, member in list(self._members.items()):
             if member.instance is instance:
                 self._give_back(key)
@@ -192,6 +197,8 @@ class Pool:
         Raises:
             ExceptionGroup: Of CleanupError, one for each that is left.
         """
+        if not self.origin.is_here:
+            return
         errors = self._standby.close()
         for key in list(self._members):
             try:
@@ -221,6 +228,12 @@ class Pool:
         del self._members[key]
 
     def _order(self, spec: MachineSpec, name: str) -> Order:
+        if not self.origin.is_here:
+            raise LimaError(
+                "no VM can be started from here in a forked child",
+                seen=f"{self.origin} answers for the VMs",
+                remedy="start it before the fork; the child may use it",
+            )
         machine = self.host(spec.vmtype, spec.arch)
         # Both get ready while limactl reads the template.
         self._guard.call()

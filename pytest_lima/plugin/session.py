@@ -11,6 +11,7 @@ import pytest
 
 from pytest_lima.errors import HostError, LimactlMissingError, LimactlVersionError
 from pytest_lima.lima.engines import ENGINES
+from pytest_lima.lima.forks import Origin
 from pytest_lima.plugin.marks import Ask, ask_of, own_spec, uses_lima
 from pytest_lima.plugin.signals import Signals
 from pytest_lima.plugin.wanted import Wanted
@@ -42,6 +43,7 @@ class LimaSession:
         self.problems: list[str] = []
         self.workers = Workers(config)
         self.signals = Signals()
+        self._origin = Origin()
         self._config = config
         self._pool: Pool | None = None
         self._timings: Timings | None = None
@@ -56,8 +58,11 @@ class LimaSession:
 
     @property
     def pool(self) -> Pool:
-        """The machines; made, with all that is imported for it, when first asked for."""
-        if self._pool is None:
+        """The machines; made, with all that is imported for it, when first asked for.
+
+        A forked child that goes on with tests has one of its own, as a worker would.
+        """
+        if self._pool is None or not self._pool.origin.is_here:
             from pytest_lima.ownership.pool import Pool
             from pytest_lima.plugin.progress import Progress
             from pytest_lima.plugin.timings import Timings
@@ -143,7 +148,7 @@ class LimaSession:
             self._machines[ask] = self.pool.acquire(wanted)
         elif self._fresh_specs.get(ask) != wanted or ask not in self._machines:
             if ask in self._machines:  # of other values of the override points
-                self.pool.release(self._machines.pop(ask))
+                self._give_back(self._machines.pop(ask))
             self._machines[ask] = self.pool.create(wanted, None)
             self._fresh_specs[ask] = wanted
         return self._machines[ask]  # a fresh one was reset when the test began
@@ -172,7 +177,7 @@ class LimaSession:
             CleanupError: It can't be removed.
         """
         if self._fresh is not None:
-            self.pool.release(self._fresh)
+            self._give_back(self._fresh)
         self._fresh = None
 
     def create(
@@ -206,7 +211,7 @@ class LimaSession:
         ended = [self._machines.pop(one) for one in [*self._machines] if one.like(ask)]
         for instance in ended:
             if instance not in self._machines.values():
-                self.pool.release(instance)
+                self._give_back(instance)
 
     def release_made(self) -> None:
         """The `lima_factory` fixture has ended, and its VMs with it.
@@ -215,14 +220,20 @@ class LimaSession:
             CleanupError: One can't be removed.
         """
         while self._made_by_factory:
-            self.pool.release(self._made_by_factory.pop())
+            self._give_back(self._made_by_factory.pop())
 
     def machines_of(self, item: pytest.Item) -> list[Instance]:
         """The running VMs that a test could use, with those that it has cloned."""
         return self._given_to(item) + self._clones[self._earlier_clones :]
 
     def close(self) -> bool:
-        """End all that is left; whether that went well."""
+        """End all that is left; whether that went well.
+
+        A forked child ends what it has made itself; the rest is its parent's.
+        """
+        made_here = self._pool is not None and self._pool.origin.is_here
+        if not (made_here or self._origin.is_here):
+            return True
         if self._pool is not None or self.workers.left_something():
             try:
                 self.pool.close()
@@ -232,6 +243,10 @@ class LimaSession:
             self.workers.tell(self.pool.kept, self.problems, self.timings)
             self.problems += self.workers.problems
         return not self.problems
+
+    def _give_back(self, instance: Instance) -> None:
+        if self._pool is not None:
+            self._pool.release(instance)
 
     def _given_to(self, item: pytest.Item) -> list[Instance]:
         """Those that it has from fixtures."""
