@@ -27,6 +27,7 @@ from pytest_lima.guest.login import Login
 from pytest_lima.guest.readiness import Waiting
 from pytest_lima.guest.sockets import SocketForward
 from pytest_lima.guest.ssh import Connection, connect
+from pytest_lima.guest.startup import NotBegunError
 from pytest_lima.lima import causes, engines, evidence, logs, paths, process
 from pytest_lima.lima.events import EventLog
 from pytest_lima.lima.host import Host
@@ -156,7 +157,7 @@ class Boot:
             try:
                 if power.boot_id(connection) != before:
                     return connection
-            except (ConnectionLostError, CommandError, CommandTimeoutError):
+            except (ConnectionLostError, CommandError, CommandTimeoutError, NotBegunError):
                 pass  # it was still on its way down, and ends sessions as it likes
             connection.close()
             return None

@@ -152,15 +152,31 @@ class CommandTimeoutError(LimaError):
     """
 
     def __init__(
-        self, command: str, timeout: float, *, stdout: str = "", stderr: str = "", killed: bool
+        self,
+        command: str,
+        timeout: float,
+        *,
+        stdout: str = "",
+        stderr: str = "",
+        killed: bool,
+        startup: str | None = None,
     ) -> None:
+        """``startup`` is what the login shell had printed where it never came to the command."""
+        what = f"the command did not end within {timeout:g} s"
+        remedy = "raise timeout= if it needs longer"
+        if startup is not None:
+            what += ": the login shell had not begun it"
+            remedy += (
+                ", and see what the user's startup files in the guest wait for (~/.bashrc, "
+                "/etc/profile.d and the like); it does not begin any more"
+            )
+        elif not killed:
+            remedy = "its process group could not be killed and may still run in the guest"
         super().__init__(
-            f"the command did not end within {timeout:g} s",
+            what,
             ran=command,
-            seen=_tail(stderr) or _tail(stdout) or "no output",
-            remedy="raise timeout= if it needs longer"
-            if killed
-            else "its process group could not be killed and may still run in the guest",
+            seen=_tail(startup or stderr) or _tail(stdout) or "no output",
+            remedy=remedy,
         )
         self.stdout = stdout
         self.stderr = stderr

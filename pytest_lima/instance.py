@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pytest_lima import realfiles
 from pytest_lima.errors import LimaError
-from pytest_lima.guest import commands, files, readiness, sockets
+from pytest_lima.guest import arguments, commands, files, readiness, sockets
+from pytest_lima.guest.arguments import GuestPath
 from pytest_lima.guest.commands import CommandResult
 from pytest_lima.guest.output import OnOutput
 from pytest_lima.lima import engines, logs, paths, process
@@ -19,7 +21,9 @@ class Instance(Machine):
     """A running Linux VM that is ready: provisioned, reachable, its engines answering.
 
     Use it from as many threads as you like: commands and files go side by side, what changes the
-    VM goes one after another. Paths in the guest are texts, paths on the host ``Path`` or text.
+    VM goes one after another. And in forked children, where it can't be rebooted, reset, kept,
+    restored or cloned. Paths in the guest and on the host are texts or path objects. An argument
+    that can't be meant is a TypeError or a ValueError before anything is sent.
 
     Attributes:
         name: Lima's name of the instance.
@@ -35,6 +39,12 @@ class Instance(Machine):
 
     def __repr__(self) -> str:
         return f"<Instance {self.name} {self.vmtype} {self.arch}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{self!r} can't be pickled or copied: it holds a connection. Fork the process that is "
+            "to use it, or pass on its ssh_config, docker_host or name"
+        )
 
     @property
     @realfiles.aside()
@@ -73,51 +83,57 @@ class Instance(Machine):
 
     def run(
         self,
-        command: str | Sequence[str],
+        command: str | Sequence[str | os.PathLike[str]],
         *,
         check: bool = True,
         timeout: float = 60.0,
         input: str | bytes | None = None,  # noqa: A002 - subprocess.run's name
         env: Mapping[str, str] | None = None,
-        cwd: str | None = None,
+        cwd: GuestPath | None = None,
         user: str | None = None,
         on_output: OnOutput | None = None,
     ) -> CommandResult:
         """Run a command in the guest and wait for its end.
 
         Args:
-            command: A text is a line for the login user's shell; a list is an argv, quoted.
+            command: A text is a line for the login user's shell; a list is an argv of texts and
+                paths, quoted.
             check: Raise when it returns other than 0.
-            timeout: Seconds; then its whole session is killed in the guest.
+            timeout: Seconds above 0; then its whole session is killed in the guest. So it is when
+                anything else ends the call: Ctrl-C, for one, or what ``on_output`` raises.
             input: Standard input; none is an empty one.
-            env: Environment variables to set.
+            env: Environment variables to set; texts, paths or numbers.
             cwd: Directory to run in; the user's home by default.
             user: Run as this user, by way of sudo; ``"root"``, for one.
             on_output: Called with ``"stdout"`` or ``"stderr"`` and the bytes as they come.
 
         Raises:
+            TypeError: An argument of another type.
+            ValueError: One that can't be passed to a command: empty, or with a NUL, for two.
             CommandError: ``check``, and it returned other than 0.
             CommandTimeoutError: It took longer than ``timeout``; holds the output until then.
             ConnectionLostError: The connection broke; whether the command ran is unknown.
             InstanceDiedError: The VM is gone.
+            LimaError: It didn't run, as startup files in the guest kept it from that.
         """
+        order = commands.order(command, timeout=timeout, input=input, env=env, cwd=cwd,
+                               user=user, on_output=on_output)  # fmt: skip
         with self._connection() as connection:
-            return commands.run(
-                connection, command, check=check, timeout=timeout, input=input,
-                env=env, cwd=cwd, user=user, on_output=on_output,
-            )  # fmt: skip
+            return commands.run_order(connection, order, check=check)
 
-    def put(self, local: Path | str, remote: str) -> None:
+    def put(self, local: os.PathLike[str] | str, remote: GuestPath) -> None:
         """Copy a file, or a directory's contents as one stream, to the guest.
 
         Raises:
             LimaError: There is no such file, or the guest refused, or took 600 s for a directory.
             OSError: ``local`` can't be read.
         """
+        source, target = arguments.local(local), arguments.path(remote)
+        files.require(source)
         with self._connection() as connection:
-            files.put(connection, Path(local), remote)
+            files.put(connection, source, target)
 
-    def get(self, remote: str, local: Path | str) -> None:
+    def get(self, remote: GuestPath, local: os.PathLike[str] | str) -> None:
         """Copy a file, or a directory's contents as one stream, from the guest.
 
         Only regular files and directories, at most 4 GiB and 100,000 files.
@@ -126,19 +142,21 @@ class Instance(Machine):
             LimaError: It can't be read, is more than that, or takes more than 600 s.
             OSError: ``local`` can't be written.
         """
+        source, target = arguments.path(remote), arguments.local(local)
         with self._connection() as connection:
-            files.get(connection, remote, Path(local))
+            files.get(connection, source, target)
 
-    def read_bytes(self, remote: str) -> bytes:
+    def read_bytes(self, remote: GuestPath) -> bytes:
         """The contents of a file in the guest.
 
         Raises:
             LimaError: It can't be read.
         """
+        source = arguments.path(remote)
         with self._connection() as connection:
-            return files.read_bytes(connection, remote)
+            return files.read_bytes(connection, source)
 
-    def read_text(self, remote: str) -> str:
+    def read_text(self, remote: GuestPath) -> str:
         """The contents of a UTF-8 file in the guest.
 
         Raises:
@@ -147,22 +165,23 @@ class Instance(Machine):
         """
         return self.read_bytes(remote).decode()
 
-    def write_bytes(self, remote: str, data: bytes) -> None:
+    def write_bytes(self, remote: GuestPath, data: bytes) -> None:
         """Write a file in the guest.
 
         Raises:
             LimaError: The guest refused.
         """
+        target, checked = arguments.path(remote), bytes(arguments.data(data, "data"))
         with self._connection() as connection:
-            files.write_bytes(connection, remote, data)
+            files.write_bytes(connection, target, checked)
 
-    def write_text(self, remote: str, text: str) -> None:
+    def write_text(self, remote: GuestPath, text: str) -> None:
         """Write a file in the guest as UTF-8.
 
         Raises:
             LimaError: The guest refused.
         """
-        self.write_bytes(remote, text.encode())
+        self.write_bytes(remote, arguments.text(text, "text"))
 
     def console_log(self) -> str:
         """What the guest has printed on its console since its boot, the last 256 KiB."""
@@ -178,14 +197,15 @@ class Instance(Machine):
             return readiness.cloud_init_status(connection)
 
     @realfiles.aside()
-    def limactl(self, *args: str, timeout: float = 60.0) -> process.Completed:
+    def limactl(self, *args: str | os.PathLike[str], timeout: float = 60.0) -> process.Completed:
         """Run limactl with our LIMA_HOME, for what has no method: ``vm.limactl("list")``.
 
         Returns:
             argv, returncode (None where ``timeout`` seconds were too few), ok, and the last 4 MiB
             of stdout and stderr; a failure isn't raised.
         """
-        return self._host.limactl.run(*args, timeout=timeout)
+        words = arguments.words(args, "args") if args else []
+        return self._host.limactl.run(*words, timeout=arguments.timeout(timeout))
 
     def _socket(self, engine: str) -> Path:
         found = self._booted.forward.sockets if self._booted.forward else {}

@@ -12,10 +12,11 @@ from pytest_lima import realfiles
 from pytest_lima.boot import Boot
 from pytest_lima.booted import Booted
 from pytest_lima.errors import ConnectionLostError, LimaError
-from pytest_lima.guest import hostkeys
+from pytest_lima.guest import arguments, hostkeys
 from pytest_lima.guest.link import Link
 from pytest_lima.guest.login import Login
 from pytest_lima.guest.ssh import Connection, Hold, connect
+from pytest_lima.lima.forks import Origin
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.vitals import Vitals, Watch
 
@@ -47,7 +48,11 @@ class States(Protocol):
 
 
 class Machine:
-    """What ``Instance`` stands on."""
+    """What ``Instance`` stands on.
+
+    A forked child may use it as another process would: over a connection of its own, while the
+    VM and its forwards are the business of the process that has made it.
+    """
 
     def __init__(
         self, host: Host, boot: Boot, booted: Booted, states: States | None = None
@@ -55,6 +60,7 @@ class Machine:
         """Hold a running VM; ``states`` is None for one that another process has started."""
         self._host = host
         self._states = states
+        self._maker = Origin()
         self._link = Link(self._connect)
         self._life = threading.RLock()  # what changes or keeps the VM's state, one after another
         self._steady = threading.Event()  # not while another VM, or boot, takes its place
@@ -75,6 +81,10 @@ class Machine:
         self.user = booted.info.user
         self.ssh_port = booted.address.port
         self.boot_seconds = booted.seconds
+        self._look_after()
+
+    def _look_after(self) -> None:
+        self._process = Origin()
         self._vitals = Vitals(self.dir)
         self._watch = Watch(self._vitals, self._link.close)
 
@@ -87,11 +97,14 @@ class Machine:
                 never more than a boot may take.
 
         Raises:
+            LimaError: This is a forked child of the process that has made this object.
             ProvisionError: A provision script failed at this boot (Lima runs them at each).
             ReadyTimeoutError: It isn't ready in time.
         """
+        seconds = None if timeout is None else arguments.timeout(timeout)
+        self._refuse_in_child("rebooted")
         with self._life, self._connection() as connection, self._changing():
-            booted = self._boot.reboot(self._booted_with(connection), timeout)
+            booted = self._boot.reboot(self._booted_with(connection), seconds)
             self._watch.end()
             self._take(self._boot, booted)
 
@@ -104,6 +117,7 @@ class Machine:
         Raises:
             LimaError: It could not be started again, or other processes use it.
         """
+        self._refuse_in_child("reset")
         with self._changing():
             self._take(*self._own("reset").reset(self.disconnect))
 
@@ -121,6 +135,7 @@ class Machine:
             HostError: A VM of its kind can't be kept: on vz, or with mounts, for one.
             LimaError: It could not be kept, or other processes use it.
         """
+        self._refuse_in_child("kept")
         with self._life, self._connection() as connection:
             self._own("kept").snapshot(name, self._booted_with(connection))
 
@@ -133,6 +148,7 @@ class Machine:
         Raises:
             LimaError: No state has that name, it could not be woken up, or other processes use it.
         """
+        self._refuse_in_child("restored")
         with self._changing():
             self._take(*self._own("restored").restore(name, self.disconnect))
 
@@ -147,6 +163,7 @@ class Machine:
             HostError: A VM of its kind can't be kept: on vz, or with mounts, for one.
             LimaError: It could not be kept or woken up, or other processes use it.
         """
+        self._refuse_in_child("cloned")
         with self._life, self._connection() as connection:
             return self._own("cloned").clone(self._booted_with(connection))
 
@@ -158,9 +175,10 @@ class Machine:
 
     def detach(self) -> None:
         """Drop our connection; the VM and its forwards go on for others."""
-        # A login that is broken off counts against whoever comes next: all of us have one address
-        # there (sshd_config(5): PerSourcePenalties, from OpenSSH 9.8 on).
-        self._booted.login.over(_LOGIN_GRACE)
+        if self._maker.is_here:
+            # A login that is broken off counts against whoever comes next: all of us have one
+            # address there (sshd_config(5): PerSourcePenalties, from OpenSSH 9.8 on).
+            self._booted.login.over(_LOGIN_GRACE)
         self._drop()
         if self._booted.forward:
             self._booted.forward.leave()
@@ -184,7 +202,23 @@ class Machine:
         """Whether another thread is at it."""
         return self._changer not in (0, threading.get_ident())
 
+    def _begin_in_child(self) -> None:
+        """What the parent's threads were at is none of ours, and its connection is its own."""
+        self._life, self._steady, self._changer = threading.RLock(), threading.Event(), 0
+        self._steady.set()
+        self._link = Link(self._connect)
+        self._look_after()
+
+    def _refuse_in_child(self, what: str) -> None:
+        if not self._maker.is_here:
+            raise LimaError(
+                f"{self.name} can't be {what} in a forked child",
+                seen=f"{self._maker} has made this object",
+                remedy="do that in the process that the child was forked from",
+            )
+
     def _own(self, what: str) -> States:
+        self._refuse_in_child(what)
         if self._states is None:
             raise LimaError(
                 f"{self.name} can't be {what} from here: another process has started it",
@@ -193,9 +227,10 @@ class Machine:
         return self._states
 
     def _drop(self) -> None:
-        self._watch.end()
-        self._link.close()
-        if self._booted.starting:
+        if self._process.is_here:
+            self._watch.end()
+            self._link.close()
+        if self._maker.is_here and self._booted.starting:
             self._booted.starting.stop()
 
     def _booted_with(self, connection: Connection) -> Booted:
@@ -227,6 +262,8 @@ class Machine:
 
         While another thread reboots it, resets it or restores a state, this waits.
         """
+        if not self._process.is_here:
+            self._begin_in_child()
         if self._is_changing():
             self._steady.wait(_LONGEST_CHANGE)
         self._vitals.check()

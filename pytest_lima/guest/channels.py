@@ -73,6 +73,15 @@ def await_step(transport: paramiko.Transport, done: threading.Event, seconds: fl
         raise transport.get_exception() or ConnectionError("it closed the connection")
 
 
+def execute(channel: paramiko.Channel, line: str, deadline: float) -> None:
+    """Have sshd run a line by the login user's shell.
+
+    Raises:
+        TimeoutError: It doesn't answer in time; the session is closed.
+    """
+    asked(channel, lambda: channel.exec_command(line), deadline)
+
+
 def asked(channel: paramiko.Channel, ask: Callable[[], None], deadline: float) -> paramiko.Channel:
     """A session, once the guest has begun in it what ``ask`` asks for; paramiko waits for good.
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import re
+import os
 import shlex
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pytest_lima import realtime
-from pytest_lima.errors import CommandError, CommandTimeoutError, LimaError
-from pytest_lima.guest import shell
-from pytest_lima.guest.output import SAY_PID, OnOutput, Output, exit_status, outputs
+from pytest_lima.errors import CommandError, CommandTimeoutError
+from pytest_lima.guest import arguments, sessions, shell
+from pytest_lima.guest.arguments import GuestPath
+from pytest_lima.guest.output import OnOutput, Output, exit_status
+from pytest_lima.guest.startup import BUILTIN, NotBegunError, NotBegunInTimeError
 
 if TYPE_CHECKING:
     import paramiko
@@ -22,22 +23,6 @@ if TYPE_CHECKING:
 
 _PIECE = 256 * 1024
 _FOREVER = 1e8
-_KILL_TIMEOUT = 10.0
-_SESSION_TIMEOUT = 3.0
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
-# Ends every process in the session of pid $1: sshd and sudo start each command in one of its
-# own. Field 4 behind the parenthesised name in /proc/PID/stat is the session.
-_KILL_SESSION = """\
-session=$1
-if read -r line <"/proc/$1/stat"; then set -- ${line##*) }; session=$4; fi 2>/dev/null
-for stat in /proc/[0-9]*/stat; do
-  { read -r line <"$stat"; } 2>/dev/null || continue
-  set -- ${line##*) }
-  [ "$4" = "$session" ] || continue
-  pid=${stat#/proc/}; kill -KILL "${pid%/stat}" 2>/dev/null
-done
-"""
 
 
 @dataclass(frozen=True)
@@ -74,96 +59,160 @@ class CommandResult:
         return self.stderr_bytes.decode(errors="replace")
 
 
+@dataclass(frozen=True)
+class Order:
+    """A command that is to be run; made by ``order``.
+
+    Attributes:
+        command: A line for the shell, or an argv.
+        script: What the login shell does for it.
+        timeout: Seconds.
+        data: Its standard input; None: an empty one.
+        user: Who runs it; None: the login user.
+        on_output: Called with each piece of output.
+    """
+
+    command: str | list[str]
+    script: str
+    timeout: float
+    data: bytes | bytearray | memoryview | None
+    user: str | None
+    on_output: OnOutput | None
+
+    @property
+    def shown(self) -> str:
+        """The command line, a list joined with shell quoting."""
+        return self.command if isinstance(self.command, str) else shlex.join(self.command)
+
+
+def order(
+    command: str | Sequence[str | os.PathLike[str]],
+    *,
+    timeout: float = 60.0,
+    input: str | bytes | None = None,  # noqa: A002 - subprocess.run's name
+    env: Mapping[str, str] | None = None,
+    cwd: GuestPath | None = None,
+    user: str | None = None,
+    on_output: OnOutput | None = None,
+) -> Order:
+    """A command with its arguments checked; see ``Instance.run``.
+
+    Raises:
+        TypeError: An argument of another type.
+        ValueError: One that can't be sent to a guest.
+    """
+    checked = arguments.command(command)
+    return Order(
+        checked,
+        _script(checked, arguments.env(env), arguments.cwd(cwd)),
+        min(arguments.timeout(timeout), _FOREVER),  # infinity is no time that can be waited for
+        arguments.input(input),
+        arguments.user(user),
+        arguments.callback(on_output, "on_output"),
+    )
+
+
 def run(
     connection: Connection,
-    command: str | Sequence[str],
+    command: str | Sequence[str | os.PathLike[str]],
     *,
     check: bool = True,
     timeout: float = 60.0,
     input: str | bytes | None = None,  # noqa: A002 - subprocess.run's name
     env: Mapping[str, str] | None = None,
-    cwd: str | None = None,
+    cwd: GuestPath | None = None,
     user: str | None = None,
     on_output: OnOutput | None = None,
 ) -> CommandResult:
-    """Run a command in the guest; see ``Instance.run``.
+    """Run a command in the guest; see ``Instance.run`` and ``run_order``."""
+    asked = order(command, timeout=timeout, input=input, env=env, cwd=cwd, user=user,
+                  on_output=on_output)  # fmt: skip
+    return run_order(connection, asked, check=check)
+
+
+def run_order(connection: Connection, asked: Order, *, check: bool = True) -> CommandResult:
+    """Run a command in the guest and wait for its end.
+
+    Whatever is raised, an interrupt included, its session in the guest has ended then, or the
+    error has a note.
 
     Raises:
         CommandError: ``check`` and a returncode other than 0.
         CommandTimeoutError: It didn't end; its session was killed.
+        NotBegunError: Startup files in the guest have kept it from running.
         ConnectionLostError: The connection ended before the command's status was known.
     """
-    shown = command if isinstance(command, str) else shlex.join(command)
-    script = _script(command, env or {}, cwd)
     started = realtime.monotonic()
-    deadline = started + min(timeout, _FOREVER)  # infinity is no time that can be waited for
-    output = Output(on_output)
-    returncode = None
+    deadline = started + asked.timeout
+    output = Output(asked.on_output)
     try:
-        # Another user's shell and an input to send take far longer than a channel.
-        if user is None and input is None and shell.suits(command):
-            returncode = shell.run(connection, script, output, deadline)
-        if returncode is None:
-            returncode = _run_alone(connection, _alone(script, user), input, output, deadline)
-    except TimeoutError:
-        killed = _kill(connection, output.pid) if output.pid else not output.begun
+        returncode = _returncode(connection, asked, output, deadline)
+    except NotBegunInTimeError as error:
+        raise CommandTimeoutError(
+            asked.shown, asked.timeout, killed=True, startup=error.said or "no output"
+        ) from None
+    except TimeoutError as error:
+        killed = sessions.STILL_RUNS not in getattr(error, "__notes__", ())
         out, err = output.texts()
-        raise CommandTimeoutError(shown, timeout, stdout=out, stderr=err, killed=killed) from None
+        raise CommandTimeoutError(
+            asked.shown, asked.timeout, stdout=out, stderr=err, killed=killed
+        ) from None
+    except NotBegunError as error:
+        error.ran = asked.shown
+        raise
     result = CommandResult(
-        shown, returncode, bytes(output.out), bytes(output.err), realtime.monotonic() - started
-    )
+        asked.shown, returncode, bytes(output.out), bytes(output.err),
+        realtime.monotonic() - started,
+    )  # fmt: skip
     if check and not result.ok:
         raise CommandError(result)
     return result
 
 
-def _script(command: str | Sequence[str], env: Mapping[str, str], cwd: str | None) -> str:
+def _script(command: str | list[str], env: Mapping[str, str], cwd: str | None) -> str:
     """What the login shell does."""
-    if not command:
-        raise ValueError("an empty command")
-    for name in env:
-        if not _ENV_NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is not a name for an environment variable")
-    steps = [] if cwd is None else [f"cd -- {shlex.quote(cwd)} || exit 126"]
-    steps += [f"export {name}={shlex.quote(str(value))}" for name, value in env.items()]
+    steps = []
+    if cwd is not None:
+        # A name alone is looked for in CDPATH too, and `-` is the directory before.
+        folder = cwd if cwd.startswith("/") else f"./{cwd}"
+        steps.append(f"{BUILTIN} cd {shlex.quote(folder)} >/dev/null || {BUILTIN} exit 126")
+    steps += [f"{BUILTIN} export {name}={shlex.quote(value)}" for name, value in env.items()]
     # eval keeps a syntax error inside the line, and no further shell has to be started.
     steps.append(
-        f"eval {shlex.quote(command)}" if isinstance(command, str) else shlex.join(command)
+        f"{BUILTIN} eval {shlex.quote(command)}"
+        if isinstance(command, str)
+        else shlex.join(command)
     )
     return "\n".join(steps)
 
 
-def _alone(script: str, user: str | None) -> str:
-    """The line for a login shell of the command's own; it says its pid."""
+def _returncode(connection: Connection, asked: Order, output: Output, deadline: float) -> int:
+    # Another user's shell and an input to send take far longer than a channel.
+    if asked.user is None and asked.data is None and shell.suits(asked.command):
+        returncode = shell.run(connection, asked.script, output, deadline)
+        if returncode is not None:
+            return returncode
+    return _run_alone(connection, asked, output, deadline)
+
+
+def _run_alone(connection: Connection, asked: Order, output: Output, deadline: float) -> int:
+    """Run a command on a channel of its own."""
     # The shell stays, so that a command ended by a signal still has a status.
-    line = f"{SAY_PID}\n{script}\nexit $?"
-    if user is None:
-        return line
-    return f'exec sudo -n -H -u {shlex.quote(user)} -- "${{SHELL:-/bin/sh}}" -c {shlex.quote(line)}'
-
-
-def _run_alone(
-    connection: Connection,
-    line: str,
-    data: str | bytes | None,
-    output: Output,
-    deadline: float,
-) -> int:
-    """Run a line on a channel of its own."""
-    with connection.session(line, deadline) as channel:
-        output.begun = output.is_marked = True
-        _feed(channel, data)
-        for name, piece in outputs(channel, deadline):
+    script = f"{asked.script}\n{BUILTIN} exit $?"
+    takes_input = asked.data is not None
+    with sessions.begun(
+        connection, script, deadline, user=asked.user, takes_input=takes_input
+    ) as session:
+        if asked.data is not None:
+            _feed(session.channel, memoryview(asked.data))
+        for name, piece in session.outputs(deadline):
             output.take(name, piece)
-        return exit_status(channel, deadline)
+        return exit_status(session.channel, deadline)
 
 
-def _feed(channel: paramiko.Channel, data: str | bytes | None) -> None:
+def _feed(channel: paramiko.Channel, payload: memoryview) -> None:
     """Send standard input from a thread, as the command may print before it reads."""
-    if data is None:
-        channel.shutdown_write()
-        return
-    payload = memoryview(data.encode() if isinstance(data, str) else data)
+    channel.settimeout(None)
 
     def send() -> None:
         try:
@@ -175,25 +224,3 @@ def _feed(channel: paramiko.Channel, data: str | bytes | None) -> None:
             pass  # the command ended without reading it all, or its outputs tell of the loss
 
     threading.Thread(target=send, name="pytest-lima-stdin", daemon=True).start()
-
-
-def _kill(connection: Connection, pid: int) -> bool:
-    """Kill the session of ``pid`` in the guest; whether that was done."""
-    script = f"set -- {pid}\n{_KILL_SESSION}"
-    # As root where that's allowed: the command may have been another user's.
-    line = f"sudo -n sh -c {shlex.quote(script)} 2>/dev/null || sh -c {shlex.quote(script)}"
-    try:
-        try:
-            return _ends(connection, line)
-        except TimeoutError:
-            # The command may hold the only session that sshd allows a connection.
-            with closing(connection.again()) as other:
-                return _ends(other, line)
-    except (LimaError, TimeoutError):
-        return False
-
-
-def _ends(connection: Connection, line: str) -> bool:
-    with connection.side_session(line, realtime.monotonic() + _SESSION_TIMEOUT) as channel:
-        # A status of -1 is none: the connection ended.
-        return channel.status_event.wait(_KILL_TIMEOUT) and channel.exit_status >= 0

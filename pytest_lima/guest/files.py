@@ -21,6 +21,17 @@ if TYPE_CHECKING:
 _REQUEST = 64 * 1024
 
 
+def require(local: Path) -> None:
+    """There has to be something to copy.
+
+    Raises:
+        LimaError: There isn't.
+    """
+    if not local.is_file() and not local.is_dir():
+        what = "it is neither a file nor a directory" if local.exists() else None
+        raise LimaError(f"there is no file {local} to copy", seen=what, remedy="check the path")
+
+
 def put(connection: Connection, local: Path, remote: str) -> None:
     """Copy a file, or a directory's contents, to ``remote``; modes are kept.
 
@@ -30,8 +41,7 @@ def put(connection: Connection, local: Path, remote: str) -> None:
     if local.is_dir():
         trees.put(connection, local, remote)
         return
-    if not local.is_file():
-        raise LimaError(f"there is no file {local} to copy", remedy="check the path")
+    require(local)
     with transfers.refusals("put", remote), connection.sftp() as sftp, local.open("rb") as source:
         _send(sftp, source, remote)
         sftp.chmod(remote, stat.S_IMODE(local.stat().st_mode))

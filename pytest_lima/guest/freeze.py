@@ -10,15 +10,13 @@ import re
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from pytest_lima import realtime
 from pytest_lima.errors import InstanceDiedError, LimaError
-
-if TYPE_CHECKING:
-    import paramiko
-
-    from pytest_lima.guest.ssh import Connection
+from pytest_lima.guest import channels, sessions
+from pytest_lima.guest.sessions import Session
+from pytest_lima.guest.ssh import Connection
+from pytest_lima.guest.startup import BUILTIN
 
 # Seconds after which the guest ends it by itself, whatever has become of us.
 LONGEST = 20
@@ -39,8 +37,9 @@ rm -rf {_ASIDE}
 # systemd makes a new id at the next boot where the file is empty (machine-id(5)), unless D-Bus
 # still has the old one in a file of its own. The guard is in a session of its own, which ends
 # neither with the connection nor with this shell. True is not `:`, with which a shell would end
-# if it can't write.
+# if it can't write. Where nobody reads any more what it says, it thaws all the same.
 _HOLD = f"""\
+trap '' PIPE
 umask 022
 mkdir -p {_ASIDE}
 if [ -d /run/systemd/system ] && [ -s /etc/machine-id ]; then
@@ -88,8 +87,11 @@ def frozen(connection: Connection) -> Iterator[None]:
         ConnectionLostError: The connection broke before.
     """
     deadline = realtime.monotonic() + _FREEZE_TIMEOUT
-    with connection.session(f"exec sudo -n sh -c {shlex.quote(_HOLD)}", deadline) as channel:
-        said = _first_answer(_read(channel, deadline, _SAID))
+    script = f"{BUILTIN} exec sudo -n sh -c {shlex.quote(_HOLD)}"
+    with sessions.begun(
+        connection, script, deadline, takes_input=True, ends_with_input=True
+    ) as session:
+        said = _read(session, deadline, _SAID).strip()
         if said.startswith("not frozen: "):
             raise NotFrozenError("the guest's root file system can't be frozen",
                                  ran="fsfreeze -f /", seen=said)  # fmt: skip
@@ -98,17 +100,20 @@ def frozen(connection: Connection) -> Iterator[None]:
                             ran="fsfreeze -f /", seen=said or "no answer")  # fmt: skip
         try:
             yield
-        finally:
-            answer = _thaw(channel)
+        except Exception:  # an interrupt waits for nothing: the end of its input thaws it too
+            _thaw(session)
+            raise
+        answer = _thaw(session)
     if answer != "thawed=0":
         raise LimaError("the guest's root file system did not stay frozen",
                         ran="fsfreeze -u /", seen=answer)  # fmt: skip
 
 
-def _thaw(channel: paramiko.Channel) -> str:
+def _thaw(session: Session) -> str:
     try:
-        channel.sendall(b"\n")
-        answer = _read(channel, realtime.monotonic() + _THAW_TIMEOUT).strip()
+        deadline = realtime.monotonic() + _THAW_TIMEOUT
+        channels.send(session.channel, b"\n", deadline)
+        answer = _read(session, deadline).strip()
     except OSError as error:
         answer, problem = "", str(error) or type(error).__name__
     else:
@@ -120,19 +125,12 @@ def _thaw(channel: paramiko.Channel) -> str:
     return answer
 
 
-def _first_answer(said: str) -> str:
-    """Without what the startup files of the login shell have printed before."""
-    match = _SAID.search(said)
-    return (match[0] if match else said).strip()
-
-
-def _read(channel: paramiko.Channel, deadline: float, until: re.Pattern[str] | None = None) -> str:
+def _read(session: Session, deadline: float, until: re.Pattern[str] | None = None) -> str:
     """What it says, to its end or to ``until``, or to the deadline."""
-    data = b""
+    data = session.early(_CHUNK)
     while until is None or not until.search(data.decode(errors="replace")):
-        channel.settimeout(max(0.1, deadline - realtime.monotonic()))
         try:
-            chunk = channel.recv(_CHUNK)
+            chunk = channels.receive(session.channel, _CHUNK, deadline)
         except TimeoutError:
             break
         if not chunk:

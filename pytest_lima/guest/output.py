@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -16,10 +15,6 @@ if TYPE_CHECKING:
 OnOutput = Callable[[str, bytes], None]
 
 _CHUNK = 256 * 1024
-# The first line that a command's shell writes to both outputs: its process id, for the kill. What
-# comes before it on stdout is of the login shell's startup files.
-_PID = re.compile(rb"pytest-lima-pid=(\d+)\n")
-SAY_PID = 'echo "pytest-lima-pid=$$"; echo "pytest-lima-pid=$$" >&2'
 
 
 class Output:
@@ -28,53 +23,29 @@ class Output:
     Attributes:
         out: Standard output until now.
         err: Standard error until now.
-        begun: Whether the command was started, as far as is known.
-        pid: In the guest, of the process whose session is the command's. Where it isn't known
-            beforehand, it's taken from the line that ``SAY_PID`` writes.
-        is_marked: Whether ``SAY_PID`` writes its line to stdout too, to be taken out.
     """
 
     def __init__(self, on_output: OnOutput | None) -> None:
         self.out = bytearray()
         self.err = bytearray()
-        self.begun = False
-        self.pid: int | None = None
-        self.is_marked = False
         self._on_output = on_output
 
     def take(self, name: str, data: bytes) -> None:
-        """Add what came on ``stdout`` or ``stderr``."""
+        """Add what came on ``stdout`` or ``stderr``, and tell of it."""
+        self.keep(name, data)
+        if self._on_output is not None and data:
+            self._on_output(name, data)
+
+    def keep(self, name: str, data: bytes) -> None:
+        """Add what came, and tell nobody."""
         if name == "stdout":
             self.out += data
-            self._tell(name, self._unmarked(data))
-            return
-        self.err += data
-        if self.pid is not None:
-            self._tell(name, data)
-            return
-        match = _PID.search(self.err)
-        if match:
-            self.pid = int(match[1])
-            del self.err[match.start() : match.end()]
-            self._tell(name, bytes(self.err))
-
-    def _unmarked(self, data: bytes) -> bytes:
-        """What of stdout is the command's; the rest may be when all has come."""
-        if not self.is_marked:
-            return data
-        if match := _PID.search(self.out):
-            self.is_marked = False
-            del self.out[: match.end()]
-            return bytes(self.out)
-        return b""
+        else:
+            self.err += data
 
     def texts(self) -> tuple[str, str]:
         """Both as UTF-8, undecodable bytes replaced."""
         return self.out.decode(errors="replace"), self.err.decode(errors="replace")
-
-    def _tell(self, name: str, data: bytes) -> None:
-        if self._on_output is not None and data:
-            self._on_output(name, data)
 
 
 class _Arrival(threading.Event):
@@ -109,7 +80,8 @@ def outputs(channel: paramiko.Channel, deadline: float) -> Iterator[tuple[str, b
         remaining = deadline - realtime.monotonic()
         if remaining <= 0:
             raise TimeoutError
-        arrival.await_next(remaining)
+        if not channel.closed:
+            arrival.await_next(remaining)
         # Asked first: what came before the end is then there to be read.
         ended = channel.eof_received or channel.closed
         while channel.recv_ready():

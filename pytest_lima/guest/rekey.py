@@ -6,6 +6,7 @@ from pytest_lima.errors import CommandError, CommandTimeoutError, StartError
 from pytest_lima.guest import commands, hostkeys
 from pytest_lima.guest.hostkeys import HostKeys
 from pytest_lima.guest.ssh import Connection
+from pytest_lima.guest.startup import NotBegunError
 
 _TIMEOUT = 60.0
 
@@ -75,7 +76,7 @@ def renew(connection: Connection) -> HostKeys:
     try:
         told = commands.run(connection, ["sh", "-c", _RENEW], user="root", timeout=_TIMEOUT)
         keys, problem = hostkeys.found_in(told.stdout), "it told no key"
-    except (CommandError, CommandTimeoutError) as error:
+    except (CommandError, CommandTimeoutError, NotBegunError) as error:
         keys, problem = {}, error.seen or error.what
     if not keys:
         raise StartError(

@@ -12,6 +12,8 @@ from pytest_lima.errors import LimaError
 if TYPE_CHECKING:
     import paramiko
 
+_SHOWN = 4096
+
 
 class Sftp:
     """A client for one thread at a time."""
@@ -28,8 +30,12 @@ class Sftp:
             client = self._client = self._client or self._open()
             try:
                 yield client
-            except TimeoutError:
-                client.close()  # late answers are nobody's
+            except OSError as error:
+                if isinstance(error, TimeoutError):
+                    client.close()  # late answers are nobody's
+                raise
+            except BaseException:
+                client.close()  # an interrupt comes in the middle of an answer too
                 raise
             finally:
                 used = client.get_channel()
@@ -48,9 +54,25 @@ class Sftp:
 
 
 def no_server(problem: Exception) -> LimaError:
-    """What is said where the connection stands and no client can be had."""
+    """What is said where the connection stands and sshd refuses the subsystem."""
     return LimaError(
         "the guest has no SFTP server, over which files go",
         seen=f"{type(problem).__name__}: {problem}",
         remedy="install openssh-sftp-server in it, or use run(…, input=…)",
+    )
+
+
+def not_begun(channel: paramiko.Channel, problem: Exception) -> LimaError:
+    """What is said where something else answers than an SFTP server, or nothing does."""
+    said = b""
+    if channel.recv_ready():
+        said += "…".encode() + channel.recv(_SHOWN)  # its first bytes were read as a length
+    if channel.recv_stderr_ready():
+        said += b"\n" + channel.recv_stderr(_SHOWN)
+    return LimaError(
+        "the guest's SFTP server, over which files go, did not begin",
+        ran="the subsystem sftp, by the login shell",
+        seen=said.decode(errors="replace").strip() or f"{type(problem).__name__}: {problem}",
+        remedy="see the user's startup files in the guest (~/.bashrc and the like), which may not "
+        "print, read or end where there is no terminal, and that the server is installed",
     )

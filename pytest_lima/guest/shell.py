@@ -18,16 +18,19 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from pytest_lima import realtime
 from pytest_lima.errors import ConnectionLostError
-from pytest_lima.guest import channels
+from pytest_lima.guest import channels, sessions, startup
 from pytest_lima.guest.output import Output, exit_status, outputs
 from pytest_lima.guest.ssh import Connection
+from pytest_lima.guest.startup import NotBegunError, NotBegunInTimeError, Start
 
 if TYPE_CHECKING:
     import paramiko
 
 # What the shell does. It gets this on its standard input, so that `ps` and `pkill -f` see a short
-# command line; any login shell but a bash leaves at once.
+# command line. Startup files may have functions of these names, which are the command's business;
+# the redirections of a `builtin exec` wouldn't last.
 #
 # A request is a line with its length in bytes and the mark of its end, and then the script.
 # Standard error of the shell itself is /dev/null, where bash mourns a subshell that was killed;
@@ -37,37 +40,37 @@ if TYPE_CHECKING:
 # that was last after it (/proc/loadavg ends with that): mostly none, so that the search costs
 # nothing. Where a process can't be looked into, it counts as the command's.
 _LOOP = r"""
-unset pl_loop
-[ -n "$BASH_VERSION" ] || exit 0
-[[ -o posix || ${BASH_VERSINFO[0]} -lt 5 ]] && exit 0
-exec 9>&2 2>/dev/null
-printf 'pytest-lima-shell=%d\n' $$
-printf 'pytest-lima-shell=%d\n' $$ >&9
-while IFS=' ' read -r pl_size pl_end && LC_ALL=C IFS= read -r -N "$pl_size" pl_line; do
-  IFS=' ' read -r _ _ _ _ pl_pid </proc/loadavg
+builtin unset pl_loop
+command exec 9>&2 2>/dev/null
+while IFS=' ' builtin read -r pl_size pl_end &&
+  LC_ALL=C IFS= builtin read -r -N "$pl_size" pl_line; do
+  IFS=' ' builtin read -r _ _ _ _ pl_pid </proc/loadavg
   (
-    eval "unset pl_size pl_end pl_line pl_pid pl_status pl_last pl_left pl_stat pl_file
+    builtin eval "builtin unset pl_size pl_end pl_line pl_pid pl_status pl_last pl_left pl_stat \
+pl_file
 $pl_line"
   ) </dev/null 2>&9 9>&-
   pl_status=$?
-  IFS=' ' read -r _ _ _ _ pl_last </proc/loadavg
+  IFS=' ' builtin read -r _ _ _ _ pl_last </proc/loadavg
   pl_left=$((pl_last < pl_pid || pl_last - pl_pid > 500))
   while ((!pl_left && ++pl_pid <= pl_last)); do
-    IFS= read -r pl_stat <"/proc/$pl_pid/stat" || continue
-    IFS=' ' read -r -a pl_stat <<<"${pl_stat##*) }"
-    [[ ${pl_stat[0]} != [ZX] && ${pl_stat[3]} != 0 ]] || continue
+    IFS= builtin read -r pl_stat <"/proc/$pl_pid/stat" || builtin continue
+    IFS=' ' builtin read -r -a pl_stat <<<"${pl_stat##*) }"
+    [[ ${pl_stat[0]} != [ZX] && ${pl_stat[3]} != 0 ]] || builtin continue
     [[ ${pl_stat[3]} != $$ && -r /proc/$pl_pid/fd ]] || pl_left=1
     for pl_file in "/proc/$pl_pid/fd/"*; do
       [[ $pl_file -ef /proc/$$/fd/1 || $pl_file -ef /proc/$$/fd/9 ]] && pl_left=1
     done
   done
-  printf '%s %d %d\n' "$pl_end" "$pl_status" "$pl_left"
-  printf '%s' "$pl_end" >&9
-  ((!pl_left)) || exit 0
+  builtin printf '%s %d %d\n' "$pl_end" "$pl_status" "$pl_left"
+  builtin printf '%s' "$pl_end" >&9
+  ((!pl_left)) || builtin exit 0
 done
 """
-_BEGIN = f': pytest-lima; read -r -N {len(_LOOP)} pl_loop && eval "$pl_loop"'
-_HELLO = re.compile(rb"pytest-lima-shell=(\d+)\n")
+_BEGIN = f'builtin read -r -N {len(_LOOP)} pl_loop && builtin eval "$pl_loop"'
+_OLDEST_BASH = 5
+# A shell that takes longer to start isn't waited for; the command gets one of its own.
+_START_TIMEOUT = 20.0
 _RESULT = re.compile(rb" (\d{1,3}) ([01])\n")
 # What means another thing in a subshell, or could in a file that is read into it.
 _OWN_PROCESS = re.compile(r"\$\{?\$|\b(SECONDS|BASH_\w+|eval|source)\b|(^|[\s;&|({])\.\s|\0")
@@ -92,7 +95,8 @@ def run(connection: Connection, script: str, output: Output, deadline: float) ->
 
     Raises:
         ConnectionLostError: The connection ended before the status was known.
-        TimeoutError: It didn't end in time; ``output.pid`` is set if it was started.
+        NotBegunInTimeError: No shell had started by then.
+        TimeoutError: It didn't end in time; its session was killed.
     """
     if not connection.has_shells:
         return None
@@ -103,7 +107,8 @@ def run(connection: Connection, script: str, output: Output, deadline: float) ->
             except _GoneError:
                 shell.close()
                 continue
-            except BaseException:
+            except BaseException as error:
+                sessions.end_with(connection, shell.pid, error)
                 shell.close()
                 raise
             if shell.stays:
@@ -126,23 +131,26 @@ def _idle(connection: Connection) -> Shell | None:
 
 
 def _start(connection: Connection, deadline: float) -> Shell | None:
-    """Start one; None if the login shell is another than bash."""
-    channel = connection.open(_BEGIN, deadline)
-    said = {"stdout": b"", "stderr": b""}
+    """Start one; None if the login shell is another than bash, or doesn't begin."""
+    mark = startup.new_mark()
+    channel = connection.open(deadline)
+    start = Start(channel, mark)
+    shell = None
     try:
-        _send(channel, _LOOP.encode(), deadline)
-        for name, data in outputs(channel, deadline):
-            said[name] += data
-            # Both are searched: startup files print too.
-            found = [_HELLO.search(text) for text in said.values()]
-            if found[0] and found[1]:
-                return Shell(channel, int(found[0][1]))
-        exit_status(channel, deadline)
-    except BaseException:
-        channel.close()
-        raise
-    channel.close()
-    return None
+        channels.execute(channel, f": pytest-lima; {startup.line(_BEGIN, mark)}", deadline)
+        start.begin(min(deadline, realtime.monotonic() + _START_TIMEOUT))
+        if start.bash >= _OLDEST_BASH and start.pid is not None:
+            _send(channel, _LOOP.encode(), deadline)
+            shell = Shell(channel, start.pid)
+    except NotBegunError:
+        pass  # a command on a channel of its own tells
+    except NotBegunInTimeError:
+        if realtime.monotonic() >= deadline:
+            raise
+    finally:
+        if shell is None:
+            channel.close()
+    return shell
 
 
 class _GoneError(Exception):
@@ -153,12 +161,13 @@ class Shell:
     """One shell in the guest, for one command at a time.
 
     Attributes:
+        pid: In the guest; its session's too.
         stays: Whether it can run another command.
     """
 
     def __init__(self, channel: paramiko.Channel, pid: int) -> None:
         self._channel = channel
-        self._pid = pid
+        self.pid = pid
         self.stays = True
 
     def close(self) -> None:
@@ -174,7 +183,6 @@ class Shell:
     def run(self, script: str, output: Output, deadline: float) -> int:
         """Run a script; see ``run`` of this module."""
         self.stays = False
-        output.pid = self._pid
         mark = secrets.token_hex(8).encode()
         out, err = _Part("stdout", mark, output), _Part("stderr", mark, output)
         coming = outputs(self._channel, deadline)
@@ -188,10 +196,13 @@ class Shell:
                     break
             else:
                 # It was ended itself, such as by a `kill 0`: so was the command.
+                out.flush()
+                err.flush()
                 return exit_status(self._channel, deadline)
-        finally:
-            out.flush()
-            err.flush()
+        except BaseException:
+            output.keep(out.name, out.held)
+            output.keep(err.name, err.held)
+            raise
         status, left, out.after = _result(out.after)
         if left:
             for part in (out, err):
@@ -225,7 +236,13 @@ def _result(line: bytes) -> tuple[int, bool, bytes]:
 
 
 class _Part:
-    """One of the outputs, up to the mark of the command's end and beyond."""
+    """One of the outputs, up to the mark of the command's end and beyond.
+
+    Attributes:
+        ended: Whether the mark has come.
+        after: What came behind it.
+        held: What may be the beginning of it.
+    """
 
     def __init__(self, name: str, mark: bytes, output: Output) -> None:
         self.name = name
@@ -233,23 +250,23 @@ class _Part:
         self.after = b""
         self._mark = mark
         self._output = output
-        self._held = b""
+        self.held = b""
 
     def feed(self, data: bytes) -> None:
         """Pass on what is surely before the mark."""
         if self.ended:
             self.after += data
             return
-        before, mark, after = (self._held + data).partition(self._mark)
+        before, mark, after = (self.held + data).partition(self._mark)
         if mark:
-            self.ended, self.after, self._held = True, after, b""
+            self.ended, self.after, self.held = True, after, b""
         else:
             sizes = range(min(len(self._mark), len(before)), 0, -1)
             size = next((n for n in sizes if before.endswith(self._mark[:n])), 0)
-            before, self._held = before[: len(before) - size], before[len(before) - size :]
+            before, self.held = before[: len(before) - size], before[len(before) - size :]
         self._output.take(self.name, before)
 
     def flush(self) -> None:
         """Pass on what was held: the mark's beginning doesn't come to be a mark."""
-        held, self._held = self._held, b""
+        held, self.held = self.held, b""
         self._output.take(self.name, held)

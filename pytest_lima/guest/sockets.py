@@ -16,6 +16,7 @@ from pytest_lima import realtime
 from pytest_lima.errors import ConnectionLostError
 from pytest_lima.guest.address import Address
 from pytest_lima.lima import identity, logs, process
+from pytest_lima.lima.forks import Origin
 
 _LISTEN_TIMEOUT = 20.0
 
@@ -78,7 +79,9 @@ class SocketForward:
         return self
 
     def close(self) -> None:
-        """End the forward and remove its sockets."""
+        """End the forward and remove its sockets; in a forked child it is the parent's."""
+        if not self._origin.is_here:
+            return
         if self._child is not None:
             self._child.stop()
         identity.kill(list(identity.find(self._is_ours)))
@@ -92,10 +95,11 @@ class SocketForward:
 
     def leave(self) -> None:
         """Let it run on after us."""
-        if self._child is not None:
+        if self._child is not None and self._origin.is_here:
             self._child.leave()
 
     def _place(self, folder: Path, sockets: Mapping[str, str]) -> None:
+        self._origin = Origin()
         self._folder = folder
         self.targets = dict(sockets)
         self.sockets = {name: folder / f"{name}.sock" for name in sockets}

@@ -8,17 +8,18 @@ import logging
 import socket
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from pytest_lima import realfiles, realsockets, realtime
 from pytest_lima.errors import ConnectionLostError, HostKeyError
-from pytest_lima.guest import channels
+from pytest_lima.guest import channels, inherited
 from pytest_lima.guest.address import Address
 from pytest_lima.guest.hostkeys import HostKeys
-from pytest_lima.guest.sftp import Sftp, no_server
-from pytest_lima.lima import libraries
+from pytest_lima.guest.sftp import Sftp, no_server, not_begun
+from pytest_lima.lima import forks, libraries
 
 if TYPE_CHECKING:
     import paramiko
@@ -61,10 +62,12 @@ class Connection:
         self._sessions = threading.BoundedSemaphore(_COMMAND_SESSIONS)
         self._sftp = Sftp(self._open_sftp)
         self._ended = threading.Condition()
+        self._channels: weakref.WeakSet[paramiko.Channel] = weakref.WeakSet()
         self.idle: list[Shell] = []
         self.host_key = host_key
         self.has_shells = True
         self.again = again
+        forks.let_go_in_children(self)
 
     @property
     def alive(self) -> bool:
@@ -91,24 +94,17 @@ class Connection:
             self._sessions.release()
 
     @contextmanager
-    def session(self, command: str, deadline: float) -> Iterator[paramiko.Channel]:
-        """Run ``command`` by the login user's shell, as ``ssh HOST COMMAND`` does.
+    def channel(self, deadline: float) -> Iterator[paramiko.Channel]:
+        """A session beside the eight, in which nothing runs yet; see ``sessions.begun``.
 
         Args:
-            command: The command line.
-            deadline: On ``realtime.monotonic``'s clock; waiting for a free session counts.
+            deadline: On ``realtime.monotonic``'s clock.
 
         Raises:
-            ConnectionLostError: The connection is gone; the command was not started.
-            TimeoutError: No session came free in time.
+            ConnectionLostError: The connection is gone.
+            TimeoutError: sshd allowed no session in time.
         """
-        with self.slot(deadline), self.side_session(command, deadline) as channel:
-            yield channel
-
-    @contextmanager
-    def side_session(self, command: str, deadline: float) -> Iterator[paramiko.Channel]:
-        """A session beside the eight, for what must not queue behind them."""
-        channel = self.open(command, deadline)
+        channel = self.open(deadline)
         try:
             with _lost():
                 yield channel
@@ -117,11 +113,10 @@ class Connection:
             with self._ended:
                 self._ended.notify_all()
 
-    def open(self, command: str, deadline: float) -> paramiko.Channel:
-        """Like ``side_session``, for the caller to close."""
+    def open(self, deadline: float) -> paramiko.Channel:
+        """Like ``channel``, for the caller to close."""
         with _lost():
-            channel = self._open(deadline)
-            return channels.asked(channel, lambda: channel.exec_command(command), deadline)
+            return self._open(deadline)
 
     @contextmanager
     def sftp(self) -> Iterator[paramiko.SFTPClient]:
@@ -138,6 +133,13 @@ class Connection:
         """End it, and with it every command that still runs over it."""
         self._transport.close()
 
+    def let_go(self) -> None:
+        """In a forked child: the connection is the parent's, and nothing may be sent over it.
+
+        What is left of a use in here, up to a channel that is collected, finds it lost.
+        """
+        inherited.let_go(self._transport, self._channels)
+
     def _open(self, deadline: float) -> paramiko.Channel:
         """Open a session, as soon as sshd allows one more.
 
@@ -150,7 +152,9 @@ class Connection:
             try:
                 left = min(_CONNECT_TIMEOUT, max(0.1, deadline - realtime.monotonic()))
                 ask = functools.partial(self._transport.open_session, timeout=left)
-                return channels.within(left, ask, lambda channel: channel.close())
+                channel = channels.within(left, ask, lambda late: late.close())
+                self._channels.add(channel)
+                return channel
             except (paramiko.SSHException, TimeoutError):
                 # A refusal is a ChannelException, which paramiko keeps in one place for all
                 # threads: of two that are refused at once, one gets a plain SSHException.
@@ -174,16 +178,20 @@ class Connection:
 
         deadline = realtime.monotonic() + _CONNECT_TIMEOUT
         channel = self._open(deadline)
+        accepted, client = False, None
         try:
             channels.asked(channel, lambda: channel.invoke_subsystem("sftp"), deadline)
+            accepted = True
             client = paramiko.SFTPClient(channels.timed(channel, _CONNECT_TIMEOUT))
             client.logger = logging.getLogger(f"{_PARAMIKO_LOG}.sftp")
             return client
-        except (paramiko.SSHException, EOFError) as error:
-            channel.close()
-            if self.alive:
-                raise no_server(error) from error
-            raise
+        except (paramiko.SSHException, paramiko.SFTPError, EOFError, OSError) as error:
+            if not self.alive:
+                raise
+            raise (not_begun(channel, error) if accepted else no_server(error)) from error
+        finally:
+            if client is None:
+                channel.close()
 
 
 def prepare() -> None:

@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import shlex
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, cast
 
 from pytest_lima import realtime
 from pytest_lima.errors import LimaError
-from pytest_lima.guest import channels, transfers
+from pytest_lima.guest import channels, sessions, transfers
 from pytest_lima.guest.output import exit_status
+from pytest_lima.guest.sessions import Session
 from pytest_lima.guest.ssh import Connection
-
-if TYPE_CHECKING:
-    import paramiko
+from pytest_lima.guest.startup import BUILTIN
 
 _COUNT_LIMIT = 100_000
 _PIECE = 32 * 1024  # tarfile copies what it holds at each write
 # What a member's header may take beside its data; tarfile keeps headers in memory.
 _HEADER_LIMIT = 4096
+_SAID = 64 * 1024
 
 
 def put(connection: Connection, local: Path, remote: str) -> None:
@@ -34,22 +36,32 @@ def put(connection: Connection, local: Path, remote: str) -> None:
     """
     deadline = realtime.monotonic() + transfers.TIMEOUT
     target = shlex.quote(remote)
-    command = f"mkdir -p -- {target} && exec tar -xf - -C {target}"
-    with transfers.refusals("put", remote), connection.session(command, deadline) as channel:
-        stream = _Stream(channel, deadline)
+    command = f"mkdir -p -- {target} && {BUILTIN} exec tar -xf - -C {target}"
+    with (
+        transfers.refusals("put", remote),
+        sessions.begun(connection, command, deadline, takes_input=True) as session,
+    ):
+        stream = _Stream(session, deadline)
         try:
             file = cast("IO[bytes]", stream)
-            with tarfile.open(fileobj=file, mode="w|", bufsize=_PIECE) as archive:
+            with (
+                tarfile.open(fileobj=file, mode="w|", bufsize=_PIECE) as archive,
+                stream.writing(),
+            ):
                 # Not the directory itself: what is there keeps its mode.
                 for path in sorted(local.resolve().iterdir()):
                     archive.add(path, arcname=f"./{path.name}", filter=_anonymous)
-            channel.shutdown_write()
+            session.channel.shutdown_write()
         except _EndedError:
             pass  # its words say why
         problem = stream.refusal()
     if problem:
-        raise LimaError(f"put {remote} in the guest failed", ran=command, seen=problem,
-                        remedy="see who may write there, and what space is left")  # fmt: skip
+        raise LimaError(
+            f"put {remote} in the guest failed",
+            ran=f"tar -xf - -C {target}",
+            seen=problem,
+            remedy="see who may write there, and what space is left",
+        )
 
 
 def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
@@ -66,9 +78,12 @@ def get(connection: Connection, remote: str, local: Path) -> None:
     """
     deadline = realtime.monotonic() + transfers.TIMEOUT
     local.mkdir(parents=True, exist_ok=True)
-    command = f"exec tar -cf - -C {shlex.quote(remote)} ."
-    with transfers.refusals("get", remote), connection.session(command, deadline) as channel:
-        stream = _Stream(channel, deadline)
+    command = f"tar -cf - -C {shlex.quote(remote)} ."
+    with (
+        transfers.refusals("get", remote),
+        sessions.begun(connection, f"{BUILTIN} exec {command}", deadline) as session,
+    ):
+        stream = _Stream(session, deadline)
         try:
             with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|") as archive:
                 _extract(archive, stream, local)
@@ -92,13 +107,17 @@ class _Stream:
         budget: Bytes that may still come.
     """
 
-    def __init__(self, channel: paramiko.Channel, deadline: float) -> None:
+    def __init__(self, session: Session, deadline: float) -> None:
         self.budget = 1024 * 1024
-        self._channel = channel
+        self._session = session
+        self._channel = session.channel
         self._deadline = deadline
+        self._broken_off = False
 
     def write(self, data: bytes) -> None:
-        """Send all of ``data``."""
+        """Send all of ``data``, if that is still wanted."""
+        if self._broken_off:
+            return
         try:
             channels.send(self._channel, data, self._deadline)
         except TimeoutError:
@@ -106,9 +125,18 @@ class _Stream:
         except OSError:
             raise _EndedError from None
 
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Send nothing more once anything is raised: tarfile would write what it still holds."""
+        try:
+            yield
+        except BaseException:
+            self._broken_off = True
+            raise
+
     def read(self, size: int) -> bytes:
         """At most ``size`` bytes; none at the end."""
-        data = channels.receive(self._channel, size, self._deadline)
+        data = self._session.early(size) or channels.receive(self._channel, size, self._deadline)
         self.budget -= len(data)
         if self.budget < 0:
             raise LimaError("the guest sends more than it announces")
@@ -117,7 +145,9 @@ class _Stream:
     def refusal(self) -> str | None:
         """Why tar didn't do all; None when it did."""
         status = exit_status(self._channel, self._deadline)
-        said = self._channel.recv_stderr(65536) if self._channel.recv_stderr_ready() else b""
+        said = self._session.early(_SAID, "stderr")
+        if self._channel.recv_stderr_ready():
+            said += self._channel.recv_stderr(_SAID)
         lines = said.decode(errors="replace").splitlines()
         # A log that grows while it is read is no failure; GNU tar returns 1 for it.
         bad = [line for line in lines if not line.endswith("file changed as we read it")]

@@ -10,6 +10,7 @@ from pytest_lima.errors import AcceleratorError, LimaError
 from pytest_lima.guest import ssh
 from pytest_lima.instance import Instance
 from pytest_lima.lima import disks, edits, host, libraries, lima_yaml, paths, template
+from pytest_lima.lima.forks import Origin
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.identity import this_process
 from pytest_lima.observer import Observer
@@ -54,6 +55,7 @@ class Pool:
 
     Attributes:
         clones: Those that were made of others with ``Instance.clone``, in that order.
+        origin: Whose they are: in a forked child none is made, given back or ended.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Pool:
         self._swept = threading.Lock()  # held for good by the first who has swept
         self._host_lock = threading.Lock()  # whoever needs to know waits for who finds out
         self._hosts: dict[tuple[str, str | None], Host] = {}
+        self.origin = Origin()
 
     @property
     def kept(self) -> list[Kept]:
@@ -218,6 +221,8 @@ class Pool:
         Raises:
             CleanupError: Something of it is left; the message says how to remove it.
         """
+        if not self.origin.is_here:
+            return
         for key, member in self._members.held().items():
             if member.instance is instance:
                 with self._members.turn(key):
@@ -236,6 +241,8 @@ class Pool:
         Raises:
             ExceptionGroup: Of CleanupError, one for each that is left.
         """
+        if not self.origin.is_here:
+            return
         self._members.begin_closing()
         errors = self._standby.close()
         for key in self._members.held():
@@ -301,6 +308,12 @@ class Pool:
         return self._order(order.spec, order.name)
 
     def _order(self, spec: MachineSpec, name: str) -> Order:
+        if not self.origin.is_here:
+            raise LimaError(
+                "no VM can be started from here in a forked child",
+                seen=f"{self.origin} answers for the VMs",
+                remedy="start it before the fork; the child may use it",
+            )
         source = spec.template or DEFAULT_TEMPLATE
         machine = self.host_for(spec)
         # It is read again for the next machine.

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 pytest_plugins = ("pytest_lima.plugin.fixtures",)
 
+_GIVERS = ("lima", "lima_fresh", "lima_factory")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare the table of options."""
@@ -94,9 +96,16 @@ def pytest_runtest_call(item: pytest.Item) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any], request: SubRequest) -> None:
-    """Note how to end `lima` early: pytest would keep it until another VM is asked for."""
+    """Note how to end `lima` early: pytest would keep it until another VM is asked for.
+
+    And have signals end the run in order: a thread of the test may start the first VM, and none
+    but this one can install handlers.
+    """
+    session = request.config.stash[session_key]
+    if fixturedef.argname in _GIVERS:
+        session.signals.install()
     if fixturedef.argname == "lima":
-        request.config.stash[session_key].note_end(partial(fixturedef.finish, request))
+        session.note_end(partial(fixturedef.finish, request))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -13,6 +13,7 @@ import pytest
 from pytest_lima import realfiles
 from pytest_lima.errors import HostError, LimactlMissingError, LimactlVersionError
 from pytest_lima.lima.engines import ENGINES
+from pytest_lima.lima.forks import Origin
 from pytest_lima.plugin import boundary
 from pytest_lima.plugin.filling import Filler
 from pytest_lima.plugin.marks import Ask, adopt, ask_by_name, ask_of, names_of, own_spec, uses_lima
@@ -57,6 +58,7 @@ class LimaSession:
         self.workers = Workers(config)
         self.signals = Signals()
         self.timer = Timer()
+        self._origin = Origin()
         self._config = config
         self._lock = threading.Lock()  # of what follows: the factory may be called by threads
         self._pool: Pool | None = None
@@ -73,9 +75,12 @@ class LimaSession:
 
     @property
     def pool(self) -> Pool:
-        """The machines; made, with all that is imported for it, when first asked for."""
+        """The machines; made, with all that is imported for it, when first asked for.
+
+        A forked child that goes on with tests has one of its own, as a worker would.
+        """
         with self._lock:
-            if self._pool is None:
+            if self._pool is None or not self._pool.origin.is_here:
                 from pytest_lima.ownership.pool import Pool
                 from pytest_lima.plugin.progress import Progress, held_screen
                 from pytest_lima.plugin.timings import Timings
@@ -174,7 +179,7 @@ class LimaSession:
                 self._machines[ask] = self.pool.acquire(wanted)
             elif self._fresh_specs.get(ask) != wanted or ask not in self._machines:
                 if ask in self._machines:  # of other values of the override points
-                    self.pool.release(self._machines.pop(ask))
+                    self._give_back(self._machines.pop(ask))
                 self._machines[ask] = self.pool.create(wanted, None)
                 self._fresh_specs[ask] = wanted
         return self._machines[ask]  # a fresh one was reset when the test began
@@ -204,7 +209,7 @@ class LimaSession:
         """
         if self._fresh is not None and not self.finishing:
             with self.timer.stopped():
-                self.pool.release(self._fresh)
+                self._give_back(self._fresh)
         self._fresh = None
 
     @realfiles.aside()
@@ -243,7 +248,7 @@ class LimaSession:
         with self.timer.stopped():
             for instance in ended:
                 if instance not in self._machines.values():
-                    self.pool.release(instance)
+                    self._give_back(instance)
 
     @realfiles.aside()
     def release_made(self) -> None:
@@ -254,14 +259,20 @@ class LimaSession:
         """
         with self.timer.stopped():
             while self._made_by_factory and not self.finishing:
-                self.pool.release(self._made_by_factory.pop())
+                self._give_back(self._made_by_factory.pop())
 
     def machines_of(self, item: pytest.Item) -> list[Instance]:
         """The running VMs that a test could use, with those that it has cloned."""
         return self._given_to(item) + self._clones[self._earlier_clones :]
 
     def close(self) -> bool:
-        """End all that is left; whether that went well."""
+        """End all that is left; whether that went well.
+
+        A forked child ends what it has made itself; the rest is its parent's.
+        """
+        made_here = self._pool is not None and self._pool.origin.is_here
+        if not (made_here or self._origin.is_here):
+            return True
         with boundary.told(self.problems.append, _NOT_ENDED), realfiles.aside():
             if self._pool is not None or self.workers.left_something():
                 try:
@@ -272,6 +283,10 @@ class LimaSession:
                 self.workers.tell(self.pool.kept, self.problems, self.timings)
                 self.problems += self.workers.problems
         return not self.problems
+
+    def _give_back(self, instance: Instance) -> None:
+        if self._pool is not None:
+            self._pool.release(instance)
 
     def _given_to(self, item: pytest.Item) -> list[Instance]:
         """Those that it has from fixtures."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import subprocess
 import threading
@@ -33,6 +34,18 @@ while [ "$1" != -- ] && [ "${1#-}" != "$1" ]; do
 done
 [ "$1" = -- ] && shift; exec "$@"
 """
+
+
+def _begin(command: str, channel: paramiko.Channel) -> None:
+    """Say what a line says first, for a guest that answers in its place."""
+    mark = re.search(r"pytest-lima-([0-9a-f]{16})=", command)
+    assert mark
+    sign = f"pytest-lima-{mark[1]}=1::\n".encode()
+    channel.sendall(sign)
+    channel.sendall_stderr(sign)
+    said = b""
+    while not said.endswith(mark[1].encode() + b"\n"):
+        said += channel.recv(1)
 
 
 class _Sftp(paramiko.SFTPServerInterface):
@@ -82,6 +95,9 @@ class Guest:
     transports: list[paramiko.Transport] = field(default_factory=list)
     # Called with each command before it runs; says how the server misbehaves, if it does.
     misbehave: Callable[[str, paramiko.Channel], bool] = lambda command, channel: False
+    # Called in place of a command once it has said, behind the noise, that it began.
+    answer: Callable[[str, paramiko.Channel], bool] | None = None
+    noise: str = ""
     accepts: bool = True
     user: str = "ann"
     shell: str = "/bin/sh"  # the login user's
@@ -179,6 +195,11 @@ class _Server(paramiko.ServerInterface):
 
 def _execute(guest: Guest, command: str, channel: paramiko.Channel) -> None:
     if guest.misbehave(command, channel):
+        return
+    if guest.answer is not None and not command.startswith(": pytest-lima"):
+        channel.sendall(guest.noise.encode())
+        _begin(command, channel)
+        guest.answer(command, channel)
         return
     child = subprocess.Popen(
         [guest.shell, "-c", guest.local(command)],

@@ -20,17 +20,14 @@ if TYPE_CHECKING:
 class Freezing:
     """A guest that says these two lines; the second when it is told to thaw."""
 
-    def __init__(
-        self, first: str = "frozen\n", second: str = "thawed=0\n", noise: str = ""
-    ) -> None:
-        self.noise = noise
+    def __init__(self, first: str = "frozen\n", second: str = "thawed=0\n") -> None:
         self.first = first
         self.second = second
         self.told = b""
 
     def __call__(self, command: str, channel: paramiko.Channel) -> bool:
         assert "exec sudo -n sh -c" in command
-        channel.sendall(f"{self.noise}{self.first}".encode())
+        channel.sendall(self.first.encode())
         if self.first == "frozen\n":
             self.told = channel.recv(10)
         channel.sendall(self.second.encode())
@@ -40,23 +37,24 @@ class Freezing:
 
 
 def test_it_is_frozen_inside_and_no_longer(guest: Guest, connection: Connection) -> None:
-    guest.misbehave = freezing = Freezing()
+    guest.answer = freezing = Freezing()
     with frozen(connection):
         assert freezing.told == b""
     assert freezing.told == b"\n"
 
 
 def test_what_startup_files_print_is_passed_over(guest: Guest, connection: Connection) -> None:
-    guest.misbehave = freezing = Freezing(noise="a day\nlike any other\n\x1b]0;title\a")
+    guest.noise = "a day\nfrozen like any other\n\x1b]0;title\a"
+    guest.answer = freezing = Freezing()
     with frozen(connection):
         assert freezing.told == b""
-    guest.misbehave = Freezing("not frozen: no\n", noise="motd\n")
+    guest.answer = Freezing("not frozen: no\n")
     with pytest.raises(NotFrozenError), frozen(connection):
         pass
 
 
 def test_it_is_thawed_when_its_disk_can_t_be_taken(guest: Guest, connection: Connection) -> None:
-    guest.misbehave = freezing = Freezing()
+    guest.answer = freezing = Freezing()
     with pytest.raises(OSError, match="No space left"), frozen(connection):
         raise OSError("No space left on device")
     assert freezing.told == b"\n"
@@ -73,7 +71,7 @@ def test_it_is_thawed_when_its_disk_can_t_be_taken(guest: Guest, connection: Con
 def test_one_that_is_not_frozen(
     guest: Guest, connection: Connection, guest_says: Freezing, error: type[LimaError], seen: str
 ) -> None:
-    guest.misbehave = guest_says
+    guest.answer = guest_says
     with pytest.raises(error) as caught, frozen(connection):
         pytest.fail("its disk was taken")
     assert type(caught.value) is error
@@ -81,7 +79,7 @@ def test_one_that_is_not_frozen(
 
 
 def test_one_that_did_not_stay_frozen_is_no_use(guest: Guest, connection: Connection) -> None:
-    guest.misbehave = Freezing(second="thawed=1\n")
+    guest.answer = Freezing(second="thawed=1\n")
     with pytest.raises(LimaError, match="did not stay frozen"), frozen(connection):
         pass
 
@@ -89,7 +87,7 @@ def test_one_that_did_not_stay_frozen_is_no_use(guest: Guest, connection: Connec
 def test_one_that_is_not_heard_of_again_is_as_good_as_dead(
     guest: Guest, connection: Connection
 ) -> None:
-    guest.misbehave = Freezing(second="")
+    guest.answer = Freezing(second="")
     with pytest.raises(InstanceDiedError, match="frozen still"), frozen(connection):
         pass
 
@@ -98,7 +96,7 @@ def test_one_that_does_not_answer_in_time(
     guest: Guest, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(freeze, "_FREEZE_TIMEOUT", 0.3)
-    guest.misbehave = Freezing("frozen")  # and no end of the line
+    guest.answer = Freezing("frozen")  # and no end of the line
     with pytest.raises(LimaError, match="was not frozen"), frozen(connection):
         pass
 

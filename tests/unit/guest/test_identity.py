@@ -176,7 +176,7 @@ class Keeping:
 
 
 def test_a_process_waits_in_a_guest_while_it_is_kept(guest: Guest, connection: Connection) -> None:
-    guest.misbehave = Keeping()
+    guest.answer = Keeping()
     tokens = []
     for _ in range(2):
         with identity.keeping(connection, "lima-pl-1") as kept:
@@ -188,7 +188,7 @@ def test_a_process_waits_in_a_guest_while_it_is_kept(guest: Guest, connection: C
 
 
 def test_it_ends_whatever_happens(guest: Guest, connection: Connection) -> None:
-    guest.misbehave = Keeping()
+    guest.answer = Keeping()
     with pytest.raises(RuntimeError), identity.keeping(connection, "lima-pl-1"):
         raise RuntimeError
     assert "kill 4711" in guest.commands[-1]
@@ -205,7 +205,7 @@ def test_it_ends_whatever_happens(guest: Guest, connection: Connection) -> None:
 def test_a_guest_that_can_t_be_kept(
     guest: Guest, connection: Connection, keeping: Keeping, kind: type[LimaError], problem: str
 ) -> None:
-    guest.misbehave = keeping
+    guest.answer = keeping
     with pytest.raises(LimaError, match=problem) as raised:
         with identity.keeping(connection, "lima-pl-1"):
             raise AssertionError
@@ -214,7 +214,7 @@ def test_a_guest_that_can_t_be_kept(
 
 
 def test_the_guest_s_python_is_looked_for(guest: Guest, connection: Connection) -> None:
-    guest.misbehave = Keeping()
+    guest.answer = Keeping()
     with identity.keeping(connection, "lima-pl-1"):
         begun = guest.commands[0]
     # By a shell that finds none: nothing of it is run.
@@ -225,7 +225,7 @@ def test_the_guest_s_python_is_looked_for(guest: Guest, connection: Connection) 
 
 
 def test_one_that_had_ended_before_is_told(guest: Guest, connection: Connection) -> None:
-    guest.misbehave = Keeping(killed=1)
+    guest.answer = Keeping(killed=1)
     with pytest.raises(LimaError, match="had ended before"):
         with identity.keeping(connection, "lima-pl-1"):
             pass
@@ -236,7 +236,7 @@ def test_what_went_wrong_meanwhile_is_what_is_told(
     guest: Guest, connection: Connection, error: Exception
 ) -> None:
     """Not that its process can't be ended then, for which a dead VM isn't even asked."""
-    guest.misbehave = Keeping(killed=1)
+    guest.answer = Keeping(killed=1)
     with pytest.raises(type(error)) as raised:
         with identity.keeping(connection, "lima-pl-1"):
             raise error
@@ -249,7 +249,7 @@ def test_a_guest_that_hangs_up(guest: Guest, connection: Connection) -> None:
         channel.close()
         return True
 
-    guest.misbehave = hang_up
+    guest.answer = hang_up
     with pytest.raises(LimaError, match="can't be kept|connection"):
         with identity.keeping(connection, "lima-pl-1"):
             pass

@@ -52,7 +52,7 @@ def test_it_goes_on_beside_others_and_is_waited_for(guest) -> None:
     assert not login.lost and not login.failed  # it may yet come
     threading.Timer(0.2, may_go_on.set).start()
     begun = time.monotonic()
-    with login.get().session("true", time.monotonic() + 10):
+    with login.get().channel(time.monotonic() + 10):
         assert time.monotonic() - begun > 0.15
     login.close()
     assert login.lost

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -87,12 +88,19 @@ def deadline(seconds: float = 20) -> float:
     return time.monotonic() + seconds
 
 
+@contextlib.contextmanager
+def session(connection, line: str, until: float):
+    with connection.slot(until), connection.channel(until) as channel:
+        channel.exec_command(line)
+        yield channel
+
+
 def output_of(channel) -> bytes:
     return channel.makefile("rb").read()
 
 
 def test_sessions_run_commands(connection) -> None:
-    with connection.session("echo one; cat", deadline()) as channel:
+    with session(connection, "echo one; cat", deadline()) as channel:
         channel.sendall(b"two")
         channel.shutdown_write()
         assert output_of(channel) == b"one\ntwo"
@@ -100,31 +108,32 @@ def test_sessions_run_commands(connection) -> None:
 
 
 def test_more_commands_than_sessions_queue(connection) -> None:
-    held = [connection.session("cat", deadline()) for _ in range(8)]
-    for session in held:
-        session.__enter__()
-    with pytest.raises(TimeoutError), connection.session("true", deadline(0.05)):
+    held = [session(connection, "cat", deadline()) for _ in range(8)]
+    for one in held:
+        one.__enter__()
+    with pytest.raises(TimeoutError), session(connection, "true", deadline(0.05)):
         pytest.fail("the ninth may not run")
-    with connection.side_session("echo aside", deadline()) as channel:
+    with connection.channel(deadline()) as channel:
+        channel.exec_command("echo aside")
         assert output_of(channel) == b"aside\n"
     held.pop().__exit__(None, None, None)
-    with connection.session("echo ninth", deadline()) as channel:
+    with session(connection, "echo ninth", deadline()) as channel:
         assert output_of(channel) == b"ninth\n"
-    for session in held:
-        session.__exit__(None, None, None)
+    for one in held:
+        one.__exit__(None, None, None)
 
 
 def test_a_session_that_failed_is_free_again(connection) -> None:
     for _ in range(20):
-        with pytest.raises(ZeroDivisionError), connection.session("cat", deadline(5)):
+        with pytest.raises(ZeroDivisionError), session(connection, "cat", deadline(5)):
             raise ZeroDivisionError
 
 
 @pytest.mark.parametrize(
     "use",
     [
-        lambda connection: connection.session("true", deadline()),
-        lambda connection: connection.side_session("true", deadline()),
+        lambda connection: session(connection, "true", deadline()),
+        lambda connection: connection.channel(deadline()),
         lambda connection: connection.sftp(),
     ],
 )

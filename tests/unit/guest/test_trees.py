@@ -66,7 +66,7 @@ def test_the_users_ids_and_name_stay_on_this_host(connection, guest, tmp_path) -
         channel.close()
         return True
 
-    guest.misbehave = keep
+    guest.answer = keep
     (tmp_path / "local").mkdir()
     (tmp_path / "local" / "file").write_text("x")
     files.put(connection, tmp_path / "local", "/anywhere")
@@ -123,7 +123,7 @@ def hostile(connection, guest, tmp_path) -> Callable[[bytes], Path]:
                 channel.close()
             return True
 
-        guest.misbehave = answer
+        guest.answer = answer
         files.get(connection, f"{guest.root}/tree", tmp_path / "back")
         return tmp_path / "back"
 
@@ -262,7 +262,7 @@ def test_a_connection_that_breaks_off(connection, guest, tmp_path) -> None:
         return True
 
     (guest.root / "tree").mkdir()
-    guest.misbehave = drop
+    guest.answer = drop
     with pytest.raises(ConnectionLostError):
         files.get(connection, f"{guest.root}/tree", tmp_path / "back")
     with pytest.raises(ConnectionLostError):
@@ -280,7 +280,7 @@ def test_a_guest_that_stops_sending_is_not_waited_for_for_ever(
         return True
 
     (guest.root / "tree").mkdir()
-    guest.misbehave = stall
+    guest.answer = stall
     monkeypatch.setattr(transfers, "TIMEOUT", 0.3)
     with pytest.raises(LimaError, match="in time") as caught:
         files.get(connection, f"{guest.root}/tree", tmp_path / "back")
