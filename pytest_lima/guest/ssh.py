@@ -188,7 +188,8 @@ class Connection:
         except (paramiko.SSHException, paramiko.SFTPError, EOFError, OSError) as error:
             if not self.alive:
                 raise
-            raise (not_begun(channel, error) if accepted else no_server(error)) from error
+            spoken = accepted or channel.recv_ready()
+            raise (not_begun(channel, error) if spoken else no_server(error)) from error
         finally:
             if client is None:
                 channel.close()

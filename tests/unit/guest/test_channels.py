@@ -63,6 +63,12 @@ def silent(guest) -> Iterator[Address]:
         yield Address(listener.getsockname()[1], "ann", guest.address.key)
 
 
+def hanging(guest, command: str) -> None:
+    """Have a command of the guest neither read nor print, nor end for a while."""
+    (guest.bin / command).write_text("#!/bin/sh\nexec sleep 8\n")
+    (guest.bin / command).chmod(0o755)
+
+
 @pytest.mark.parametrize("line", ["sleep 30", "exec sleep 30; $$"])
 def test_a_command(guest, connection, line) -> None:
     with pytest.raises(CommandTimeoutError, match=r"within 0\.3 s"):
@@ -89,17 +95,17 @@ def test_a_session_that_never_begins(guest, connection, monkeypatch) -> None:
 
 def test_more_than_a_guest_takes(guest, connection, tmp_path: Path, monkeypatch) -> None:
     # Nobody reads what comes: the window closes, and stays so.
-    guest.misbehave = lambda command, channel: "tar -xf" in command and threading.Event().wait(8)
+    hanging(guest, "tar")
     monkeypatch.setattr("pytest_lima.guest.transfers.TIMEOUT", 0.5)
     (tmp_path / "much").mkdir()
     (tmp_path / "much" / "zeros").write_bytes(bytes(8 * 1024 * 1024))
-    with pytest.raises(LimaError, match=r"put /target .*") as caught:
-        files.put(connection, tmp_path / "much", "/target")
+    with pytest.raises(LimaError, match=r"put .*/target .*") as caught:
+        files.put(connection, tmp_path / "much", f"{guest.root}/target")
     assert caught.value.seen == "it did not end in time"
 
 
 def test_a_directory_that_never_comes(guest, connection, tmp_path: Path, monkeypatch) -> None:
-    guest.misbehave = lambda command, channel: "tar -cf" in command and threading.Event().wait(8)
+    hanging(guest, "tar")
     monkeypatch.setattr("pytest_lima.guest.transfers.TIMEOUT", 0.5)
     with connection.sftp() as client:
         monkeypatch.setattr(type(client), "stat", lambda *_: _Directory)

@@ -298,7 +298,6 @@ def test_a_template_that_brings_containerd_keeps_it(containerd, kept) -> None:
         ({}, {"overrides": {"propagateProxyEnv": True}}, False),
         ({}, {"overrides": {"ssh": {"forwardAgent": True}}}, False),
         ({"provision": [{"mode": "user", "script": "true"}]}, {}, False),
-        ({"brand-new": 1}, {}, False),
         ({}, {"set": '.env.APP_MODE = "staging"'}, False),
         ({}, {"set": ".cpus = 1"}, True),
         ({"plain": True}, {"set": '.env.APP_MODE = "staging"'}, True),
@@ -434,7 +433,7 @@ def test_null_in_the_overrides_takes_out_what_the_template_says() -> None:
         **dict.fromkeys(base), "env": {"A": None}, "ssh": {"localPort": None, "forwardAgent": None}
     }  # fmt: skip
     result = filled(machine_spec(overrides=out), **base)
-    assert result == {**filled(), "env": {"B": "2"}}
+    assert result == {**filled(), "env": {"B": "2"}, "plain": False}
     # What was asked for in another way stays.
     spec = machine_spec(
         networks=[{"lima": "user-v2"}], cpus=3, overrides={"networks": None, "cpus": None}

@@ -257,7 +257,7 @@ def joins(settings: Settings, fake_lima: Any, ledger: Ledger, template: str) -> 
 
 
 def held(pool: Pool) -> Instance:
-    [member] = pool._members.values()
+    [member] = pool._members.held().values()
     return member.instance
 
 
