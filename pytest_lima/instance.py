@@ -204,8 +204,8 @@ class Instance(Machine):
             argv, returncode (None where ``timeout`` seconds were too few), ok, and the last 4 MiB
             of stdout and stderr; a failure isn't raised.
         """
-        words = arguments.words(args, "args") if args else []
-        return self._host.limactl.run(*words, timeout=arguments.timeout(timeout))
+        words, seconds = arguments.words(args, "args"), arguments.timeout(timeout)
+        return self._host.limactl.run(*words, timeout=seconds)
 
     def _socket(self, engine: str) -> Path:
         found = self._booted.forward.sockets if self._booted.forward else {}

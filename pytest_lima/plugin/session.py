@@ -12,6 +12,7 @@ import pytest
 
 from pytest_lima import realfiles
 from pytest_lima.errors import HostError, LimactlMissingError, LimactlVersionError
+from pytest_lima.lima import forks
 from pytest_lima.lima.engines import ENGINES
 from pytest_lima.lima.forks import Origin
 from pytest_lima.plugin import boundary
@@ -60,7 +61,7 @@ class LimaSession:
         self.timer = Timer()
         self._origin = Origin()
         self._config = config
-        self._lock = threading.Lock()  # of what follows: the factory may be called by threads
+        self._lock = threading.Lock()  # of the pool: the factory may be called by threads
         self._pool: Pool | None = None
         self._timings: Timings | None = None
         self._numbers: dict[Ask, int] = {}
@@ -73,12 +74,17 @@ class LimaSession:
         self._earlier_clones = 0
         self._end: Callable[[], object] | None = None
 
+    def let_go(self) -> None:
+        """In a forked child: a thread of the parent's may hold the lock."""
+        self._lock = threading.Lock()
+
     @property
     def pool(self) -> Pool:
         """The machines; made, with all that is imported for it, when first asked for.
 
         A forked child that goes on with tests has one of its own, as a worker would.
         """
+        forks.let_go_in_children(self)
         with self._lock:
             if self._pool is None or not self._pool.origin.is_here:
                 from pytest_lima.ownership.pool import Pool

@@ -151,6 +151,11 @@ def test_one_module_tells_the_time() -> None:
     assert users == {CLOCK, IN_THE_GUEST}
 
 
+def test_nothing_runs_in_a_guest_without_the_sign_that_it_began() -> None:
+    users = {name for name, path in MODULES.items() if "exec_command" in path.read_text()}
+    assert users == {"pytest_lima.guest.sessions", "pytest_lima.guest.shell"}
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_no_module_is_long(module: str) -> None:
     lines = MODULES[module].read_text().count("\n")
