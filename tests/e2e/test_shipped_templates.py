@@ -97,3 +97,10 @@ def test_copies_to_the_host_are_refused_with_the_override_that_lifts_it(name: st
     assert 'overrides={"copyToHost": []}' in str(caught.value)
     spec = machine_spec(overrides={"copyToHost": []})
     assert fill(f"template:{name}", spec)["copyToHost"] == []
+
+
+def test_a_mount_with_a_place_in_the_guest_is_one_for_limactl(tmp_path: Path) -> None:
+    spec = machine_spec(mounts=[f"{tmp_path}:{{{{.Home}}}}/src:w", f"{tmp_path}:/mnt/src"])
+    path = tmp_path / "filled.yaml"
+    path.write_text(yaml.safe_dump(fill("template:debian", spec)))
+    limactl("validate", str(path))
