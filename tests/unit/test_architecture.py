@@ -144,6 +144,7 @@ def test_each_library_and_outside_process_has_one_owner() -> None:
 # Sent to the guest, where no test patches anything.
 IN_THE_GUEST = "pytest_lima.guest.waker"
 CLOCK = "pytest_lima.realtime"
+CHANNELS = "pytest_lima.guest.channels"
 
 
 def test_one_module_tells_the_time() -> None:
@@ -152,7 +153,9 @@ def test_one_module_tells_the_time() -> None:
 
 
 def test_nothing_runs_in_a_guest_without_the_sign_that_it_began() -> None:
-    users = {name for name, path in MODULES.items() if "exec_command" in path.read_text()}
+    texts = {name: path.read_text() for name, path in MODULES.items()}
+    assert {name for name in texts if "exec_command" in texts[name]} == {CHANNELS}
+    users = {name for name in texts if "channels.execute(" in texts[name]}
     assert users == {"pytest_lima.guest.sessions", "pytest_lima.guest.shell"}
 
 
