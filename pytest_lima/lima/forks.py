@@ -11,17 +11,19 @@ import weakref
 from functools import cache
 from typing import Protocol
 
+from pytest_lima import realfiles
+
 
 class Origin:
     """The process in which this was made."""
 
     def __init__(self) -> None:
-        self._pid = os.getpid()
+        self._pid = realfiles.pid()
 
     @property
     def is_here(self) -> bool:
         """Whether it is this one, and not a parent that has forked."""
-        return self._pid == os.getpid()
+        return self._pid == realfiles.pid()
 
     def __str__(self) -> str:
         return f"process {self._pid}"

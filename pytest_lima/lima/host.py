@@ -92,6 +92,7 @@ def inspect(
     *,
     vmtype: str | None = None,
     arch: str | None = None,
+    found: tuple[Limactl, str] | None = None,
 ) -> Host:
     """Check everything a VM needs from this machine, cheapest first.
 
@@ -100,13 +101,14 @@ def inspect(
         environ: The process environment.
         vmtype: A spec's or template's own, before the settings'.
         arch: The same.
+        found: What ``find`` has returned; it is called where that isn't given.
 
     Raises:
         HostError: Root, no QEMU, no such accelerator, a path that is too long.
         LimactlMissingError: No limactl.
         LimactlVersionError: Too old a limactl.
     """
-    found, version = find(settings, environ)
+    reader, version = found or find(settings, environ)
     native = native_arch()
     guest_arch = _ARCHES.get(arch or settings.arch or native, arch or settings.arch or native)
     kind = _vmtype(vmtype or settings.vmtype, guest_arch, native)
@@ -114,8 +116,8 @@ def inspect(
         accelerator = Accelerator("vz")
     else:
         _require_qemu(guest_arch, environ)
-        accelerator = accel.choose(settings.accel, guest_arch, native, environ, found.home)
-    caller = Limactl(found.path, found.home, environ, accelerator.qemu_environ(guest_arch))
+        accelerator = accel.choose(settings.accel, guest_arch, native, environ, reader.home)
+    caller = Limactl(reader.path, reader.home, environ, accelerator.qemu_environ(guest_arch))
     return Host(caller, version, kind, guest_arch, accelerator)
 
 

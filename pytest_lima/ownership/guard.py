@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from pytest_lima import realfiles
 from pytest_lima.errors import HostError
 from pytest_lima.lima import process, python
 from pytest_lima.lima.identity import this_process
@@ -32,8 +32,8 @@ class Guard:
     def call(self) -> process.Companion:
         """Start it; it gets ready while we go on."""
         with self._lock:
-            if self._companion is None or self._pid != os.getpid():
-                self._pid = os.getpid()
+            if self._companion is None or self._pid != realfiles.pid():
+                self._pid = realfiles.pid()
                 self._companion = self._start()
             return self._companion
 
@@ -46,7 +46,7 @@ class Guard:
             if self._starts:
                 return
             companion, self._companion = self._companion, None
-        if companion is not None and self._pid == os.getpid():
+        if companion is not None and self._pid == realfiles.pid():
             companion.release()
 
     @contextmanager

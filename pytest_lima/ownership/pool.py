@@ -13,6 +13,7 @@ from pytest_lima.lima import disks, edits, host, libraries, lima_yaml, paths, te
 from pytest_lima.lima.forks import Origin
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.identity import this_process
+from pytest_lima.lima.limactl import Limactl
 from pytest_lima.observer import Observer
 from pytest_lima.ownership.claims import Claims
 from pytest_lima.ownership.ending import Ending, Kept
@@ -93,6 +94,7 @@ class Pool:
         self.clones: list[Instance] = []
         self._swept = threading.Lock()  # held for good by the first who has swept
         self._host_lock = threading.Lock()  # whoever needs to know waits for who finds out
+        self._found: tuple[Limactl, str] | None = None
         self._hosts: dict[tuple[str, str | None], Host] = {}
         self.origin = Origin()
 
@@ -112,10 +114,12 @@ class Pool:
         key = (vmtype or self._settings.vmtype, arch or self._settings.arch)
         with self._host_lock:
             if key not in self._hosts:
-                found = host.inspect(self._settings, self._environ, vmtype=vmtype, arch=arch)
-                if found.accelerator.warning:
-                    self._observer.warn(found.accelerator.warning)
-                self._hosts[key] = found
+                here = host.inspect(
+                    self._settings, self._environ, vmtype=vmtype, arch=arch, found=self._find()
+                )
+                if here.accelerator.warning:
+                    self._observer.warn(here.accelerator.warning)
+                self._hosts[key] = here
             return self._hosts[key]
 
     def host_for(self, spec: MachineSpec) -> Host:
@@ -129,8 +133,8 @@ class Pool:
         """
         source = spec.template or DEFAULT_TEMPLATE
         if source not in self._read:
-            hosts = list(self._hosts.values())
-            limactl = hosts[0].limactl if hosts else host.find(self._settings, self._environ)[0]
+            with self._host_lock:
+                limactl, _ = self._find()
             # Both get ready while limactl reads the template.
             self._guard.call()
             lima_yaml.prepare()
@@ -269,6 +273,12 @@ class Pool:
             self.release(instance)
             raise _too_late()
         return instance
+
+    def _find(self) -> tuple[Limactl, str]:
+        """Limactl and its version, asked once; for the holder of the lock of hosts."""
+        if self._found is None:
+            self._found = host.find(self._settings, self._environ)
+        return self._found
 
     def _discard(self, name: str) -> None:
         record = self._ledger.read(name)

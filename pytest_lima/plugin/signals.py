@@ -7,7 +7,6 @@ forked child what was there before is back.
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from types import FrameType
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from pytest_lima import realfiles
 from pytest_lima.lima import forks
 
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
@@ -78,7 +78,7 @@ def _pass_on(handler: Any, number: int, frame: FrameType | None) -> None:
         handler(number, frame)
     elif handler == signal.SIG_DFL:
         signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
+        realfiles.kill(realfiles.pid(), number)
 
 
 def _is_main_thread() -> bool:

@@ -26,7 +26,7 @@ provision:
     systemctl start docker.service
 """
 _NAMED = {"ubuntu-lts": _IMAGES, "debian": _IMAGES, "docker-rootful": _IMAGES + _DOCKER}
-_ASSIGNMENT = re.compile(r"\.([A-Za-z]+(?:\.[A-Za-z]+)*)\s*=\s*(.+)")
+_ASSIGNMENT = re.compile(r"\.([A-Za-z]+(?:\.[A-Za-z]+|\[\d+\])*)\s*=\s*(.+)")
 _UNITS = {"MiB": 1024**2, "GiB": 1024**3}
 
 
@@ -122,9 +122,9 @@ def _assign(config: dict[str, Any], expression: str) -> None:
         raise ValueError(f"1:1: lexer: invalid input text {json.dumps(expression)}")
     if match is None:
         refuse(f"the fake's yq can't do {expression!r}")
-    *parents, last = match[1].split(".")
+    *parents, last = match[1].replace("[", ".").replace("]", "").split(".")
     for key in parents:
-        config = config.setdefault(key, {})
+        config = config[int(key)] if isinstance(config, list) else config.setdefault(key, {})
     try:
         config[last] = json.loads(match[2])
     except ValueError:
