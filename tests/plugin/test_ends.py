@@ -126,6 +126,6 @@ def test_a_failed_boot_that_cannot_be_deleted_tells_both(pytester, fake_lima):
     [name] = {call.argv[-1] for call in fake_lima.calls("delete")}
     result.stdout.fnmatch_lines([
         "*_ ERROR at setup of test_it _*",
-        f"StartError: the VM {name} did not start", "  seen: *kvm*",
+        f"StartError: the VM {name} did not start", "  seen: *[kK][vV][mM]*",
         "*- lima -*", f"{name} could not be deleted", "  seen: permission denied", "  do: *",
     ])  # fmt: skip
