@@ -22,10 +22,10 @@ WAYS: list[dict[str, str]] = [{}, {"input": "fed"}, {"user": "root"},
 def bashrc(lima: Instance) -> Iterator[str]:
     """The login user's; as it was afterwards, for which no shell may be needed."""
     before = lima.read_text(".bashrc")
-    lima.disconnect()  # the shells that stay have read it
+    lima._link.close()  # the shells that stay have read it; the forwards are for others too
     yield ".bashrc"
     lima.write_text(".bashrc", before)
-    lima.disconnect()
+    lima._link.close()
 
 
 @pytest.mark.parametrize("said", ["exec /bin/dash", "exit 0", "exec >/dev/null 2>&1"])
@@ -53,8 +53,8 @@ def test_noise_of_startup_files_is_no_output(
         result = lima.run(["sh", "-c", "cat; echo out; echo err >&2"], **way)  # type: ignore[arg-type]
         assert result.stdout == way.get("input", "") + "out\n"
         assert result.stderr == "err\n"
-    lima.put(Path(__file__).parent, "/tmp/tree")
-    lima.get("/tmp/tree", tmp_path / "back")
+    lima.put(Path(__file__).parent, "/tmp/of-startup")
+    lima.get("/tmp/of-startup", tmp_path / "back")
     assert (tmp_path / "back" / Path(__file__).name).exists()
 
 

@@ -55,7 +55,7 @@ with store.building("key", wait):
         (folder / "state").write_text("whole")
         (folder / "disk-1").touch()
         kept = Kept("t", "h")
-        store.publish(Golden(folder, "key", "pl-1", "t", kept, "ann", {}, "disk-1", "raw", ()))
+        store.publish(Golden(folder, "key", "pl-1", "t", kept, "ann", {}, "disk-1", "raw", ("pl-1",)))
         print("made", flush=True)
 """
 
@@ -167,7 +167,9 @@ def keep(order: start.Order) -> Golden:
         for name in ("state", "disk-1"):
             (folder / name).write_bytes(b"nonsense")
         return store.publish(
-            Golden(folder, key, "pl-0", "t", Kept("t", "h"), "ann", {}, "disk-1", "qcow2", ())
+            Golden(
+                folder, key, "pl-0", "t", Kept("t", "h"), "ann", {}, "disk-1", "qcow2", ("pl-0",)
+            )
         )
 
 
