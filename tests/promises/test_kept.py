@@ -55,7 +55,8 @@ with store.building("key", wait):
         (folder / "state").write_text("whole")
         (folder / "disk-1").touch()
         kept = Kept("t", "h")
-        store.publish(Golden(folder, "key", "pl-1", "t", kept, "ann", {}, "disk-1", "raw", ("pl-1",)))
+        disk = ("disk-1", "raw")
+        store.publish(Golden(folder, "key", "pl-1", "t", kept, "ann", {}, *disk, ("pl-1",)))
         print("made", flush=True)
 """
 
