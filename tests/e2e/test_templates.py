@@ -80,7 +80,12 @@ def test_nothing_else_changes_in_limas_own(limactl: Limactl, tmp_path: Path, nam
     source = f"template:{name}"
     if not limactl.run("template", "copy", "--embed-all", source, "-").ok:
         pytest.skip("limactl can't read it here")
-    assert_nothing_else_changes(limactl, tmp_path, source)
+    system = lima_yaml.read(source, limactl.template(source)).get("os") or "Linux"
+    if system == "Linux":
+        assert_nothing_else_changes(limactl, tmp_path, source)
+    else:
+        with pytest.raises(TemplateError, match="makes no Linux guest"):
+            assert_nothing_else_changes(limactl, tmp_path, source)
 
 
 @pytest.mark.parametrize(
