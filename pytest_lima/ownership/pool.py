@@ -132,15 +132,16 @@ class Pool:
             TemplateError: The template can't be read.
         """
         source = spec.template or DEFAULT_TEMPLATE
-        if source not in self._read:
+        text = self._read.get(source)  # another thread may take it away
+        if text is None:
             with self._host_lock:
                 limactl, _ = self._find()
             # Both get ready while limactl reads the template.
             self._guard.call()
             lima_yaml.prepare()
             ssh.prepare()
-            self._read[source] = limactl.template(source)
-        vmtype, arch = template.wishes(source, self._read[source], spec)
+            text = self._read[source] = limactl.template(source)
+        vmtype, arch = template.wishes(source, text, spec)
         return self.host(vmtype or spec.vmtype, arch)
 
     def acquire(self, spec: MachineSpec) -> Instance:

@@ -133,8 +133,15 @@ def test_time_stands_still_for_the_test_alone(pytester, fake_lima, freeze):
     fake_lima.assert_clean()
 
 
-def test_a_boot_that_hangs_ends_in_stopped_time(pytester, fake_lima):
-    fake_lima.scenario("never-ready")
+@pytest.mark.parametrize(
+    ("scenario", "seconds", "error"),
+    [
+        ("never-ready", 3, "ReadyTimeoutError: the VM is not ready: no SSH within * s"),
+        ("hang", 2, "StartError: limactl could not create pl-*"),
+    ],
+)
+def test_what_hangs_ends_in_stopped_time(pytester, fake_lima, scenario, seconds, error):
+    fake_lima.scenario(scenario)
     pytester.makepyfile("""
         import freezegun, pytest
 
@@ -145,25 +152,7 @@ def test_a_boot_that_hangs_ends_in_stopped_time(pytester, fake_lima):
 
         def test_it(lima): pass
     """)
-    result = pytester.runpytest_subprocess("--lima-timeout=3", "--lima-timeout-factor=1")
+    result = pytester.runpytest_subprocess(f"--lima-timeout={seconds}", "--lima-timeout-factor=1")
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["ReadyTimeoutError: the VM is not ready: no SSH within * s"])
-    fake_lima.assert_clean()
-
-
-def test_a_limactl_that_hangs_ends_in_stopped_time(pytester, fake_lima):
-    fake_lima.scenario("hang")
-    pytester.makepyfile("""
-        import freezegun, pytest
-
-        @pytest.fixture(scope="session", autouse=True)
-        def stopped():
-            with freezegun.freeze_time("2001-01-01"):
-                yield
-
-        def test_it(lima): pass
-    """)
-    result = pytester.runpytest_subprocess("--lima-timeout=2", "--lima-timeout-factor=1")
-    result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["StartError: limactl could not create pl-*"])
+    result.stdout.fnmatch_lines([error])
     fake_lima.assert_clean()
