@@ -50,8 +50,9 @@ def apply(
     done = _evaluate(limactl, filled.text, expressions)
     if not done.ok:
         raise _blamed(filled.text, spec, settings, limactl)
-    after = lima_yaml.read(f"what {' and '.join(spec.set)} makes of {source}", done.stdout)
-    who = f"the template {source}, with {', '.join(_given(one, settings) for one in spec.set)},"
+    given = [_given(one, settings) for one in spec.set] + [f"param {key}" for key, _ in spec.param]
+    who = f"the template {source}, with {', '.join(given)},"
+    after = lima_yaml.read(who, done.stdout)
     if not isinstance(after, dict):
         raise TemplateError(f"{who} is no template", seen=done.stdout,
                             remedy="give assignments, such as .cpus = 2")  # fmt: skip
