@@ -141,6 +141,17 @@ def test_each_library_and_outside_process_has_one_owner() -> None:
     assert {name for name in MODULES if imports(name) & STARTERS} == {OWNERS["qemu"]}
 
 
+def test_contributing_names_the_owners() -> None:
+    table = (ROOT / "CONTRIBUTING.md").read_text().split("| Library | Owner |\n|---|---|\n")[1]
+    named = {}
+    for row in table.split("\n\n")[0].splitlines():
+        libraries, owner = row.strip("| ").split(" | ")
+        for library in libraries.strip("`").split(", "):
+            imported = {"PyYAML": "yaml", "qemu.qmp": "qemu"}.get(library, library)
+            named[imported] = f"{PACKAGE}." + owner.strip("`").removesuffix(".py").replace("/", ".")
+    assert named == OWNERS
+
+
 # Sent to the guest, where no test patches anything.
 IN_THE_GUEST = "pytest_lima.guest.waker"
 CLOCK = "pytest_lima.realtime"
