@@ -62,7 +62,7 @@ def start(order: Order, observer: Observer, ledger: Ledger) -> tuple[Boot, Boote
     _require_ports(order, observer)
     wanted = warm.Order(
         order.host, order.name, order.filled, order.spec.template or DEFAULT_TEMPLATE,
-        _edits(order.spec), order.timeout, noted, order.mode, order.warm_budget,
+        order.filled.edits, order.timeout, noted, order.mode, order.warm_budget,
         lambda then: _cold(order, noted, ledger, then),
         lambda: removal.remove(order.host.limactl, order.name, observer.warn), order.own_keys,
     )  # fmt: skip
@@ -82,7 +82,7 @@ def _cold(order: Order, observer: Observer, ledger: Ledger, then: warm.Then) -> 
     yaml = paths.template_file(home, order.name)
     yaml.write_text(order.filled.text)
     with ledger.first_create(home):
-        boot.create(yaml, _edits(order.spec))
+        boot.create(yaml, order.filled.edits)
     yaml.unlink()
 
     def clear(error: StartError) -> None:
@@ -115,11 +115,6 @@ def restart(order: Order, observer: Observer, ledger: Ledger) -> tuple[Boot, Boo
     boot = boot_of(order, Noted(observer, ledger))
     logs.clear(order.host.limactl.home / order.name)
     return boot, boot.start()
-
-
-def _edits(spec: MachineSpec) -> tuple[str, ...]:
-    return (*(f"--set={expression}" for expression in spec.set),
-            *(f"--param={key}={value}" for key, value in spec.param))  # fmt: skip
 
 
 class Noted(Relay):
