@@ -11,10 +11,10 @@ from pytest_lima import realfiles
 from pytest_lima.errors import LimaError
 from pytest_lima.guest import arguments, commands, files, readiness, sockets
 from pytest_lima.guest.arguments import GuestPath
-from pytest_lima.guest.commands import CommandResult
 from pytest_lima.guest.output import OnOutput
 from pytest_lima.lima import engines, logs, paths, process
 from pytest_lima.machine import Machine
+from pytest_lima.results import CommandResult
 
 
 class Instance(Machine):

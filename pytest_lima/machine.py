@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, Self, TypeVar
 
 from pytest_lima import realfiles
 from pytest_lima.boot import Boot
@@ -20,15 +20,14 @@ from pytest_lima.lima.forks import Origin
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.vitals import Vitals, Watch
 
-if TYPE_CHECKING:
-    from pytest_lima.instance import Instance
+Held_co = TypeVar("Held_co", covariant=True)
 
 _DEATH_GRACE = 1.5
 _LOGIN_GRACE = 2.0
 _LONGEST_CHANGE = 7200.0
 
 
-class States(Protocol):
+class States(Protocol[Held_co]):
     """What only the owner of a VM can do with its states: delete it, start it, make another.
 
     ``let_go`` is called when it is about to be deleted.
@@ -43,7 +42,7 @@ class States(Protocol):
     def restore(self, name: str, let_go: Callable[[], None]) -> tuple[Boot, Booted]:
         """Start it anew in a state that was kept."""
 
-    def clone(self, booted: Booted) -> Instance:
+    def clone(self, booted: Booted) -> Held_co:
         """Make another that begins in its state."""
 
 
@@ -55,7 +54,7 @@ class Machine:
     """
 
     def __init__(
-        self, host: Host, boot: Boot, booted: Booted, states: States | None = None
+        self, host: Host, boot: Boot, booted: Booted, states: States[Self] | None = None
     ) -> None:
         """Hold a running VM; ``states`` is None for one that another process has started."""
         self._host = host
@@ -153,7 +152,7 @@ class Machine:
             self._take(*self._own("restored").restore(name, self.disconnect))
 
     @realfiles.aside()
-    def clone(self) -> Instance:
+    def clone(self) -> Self:
         """Another instance, which begins in the state that this one is in.
 
         It has a name, host name and machine id of its own, and ends with the session, or with
@@ -217,7 +216,7 @@ class Machine:
                 remedy="do that in the process that the child was forked from",
             )
 
-    def _own(self, what: str) -> States:
+    def _own(self, what: str) -> States[Self]:
         self._refuse_in_child(what)
         if self._states is None:
             raise LimaError(

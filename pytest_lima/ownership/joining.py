@@ -19,11 +19,10 @@ from pytest_lima.ownership.claims import Claims
 from pytest_lima.ownership.facts import describe, differences, most_vms
 from pytest_lima.ownership.failures import failure_of
 from pytest_lima.ownership.ledger import Ledger
-from pytest_lima.ownership.making import Maker
+from pytest_lima.ownership.making import Maker, States
 from pytest_lima.ownership.record import FAILED, Record
 from pytest_lima.ownership.run import Run
 from pytest_lima.ownership.starting import Order
-from pytest_lima.ownership.states import States
 from pytest_lima.ownership.waiting import await_ready
 from pytest_lima.settings import Settings
 

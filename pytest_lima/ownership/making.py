@@ -22,7 +22,6 @@ from pytest_lima.ownership.facts import describe, fits_beside
 from pytest_lima.ownership.failures import RemovedError, removed
 from pytest_lima.ownership.ledger import Ledger
 from pytest_lima.ownership.starting import Order
-from pytest_lima.ownership.states import States
 from pytest_lima.settings import Settings
 from pytest_lima.warm.snapshots import Snapshots
 
@@ -176,6 +175,50 @@ class Maker:
             self._ending.note_kept(record)
             return
         self._ending.discard_made(order.host.limactl, order.name)
+
+
+class States:
+    """Of an instance that this process holds, whoever has started it."""
+
+    def __init__(self, order: Order, maker: Maker) -> None:
+        """``order`` says in which state it first was."""
+        self._order = order
+        self._maker = maker
+        self._snapshots = Snapshots(order.host, order.name)
+
+    def reset(self, let_go: Callable[[], None]) -> tuple[Boot, Booted]:
+        """Begin anew in the first state.
+
+        Raises:
+            LimaError: Others use it, or it could not be started again.
+        """
+        return self._maker.anew(self._order, "reset", let_go)
+
+    def snapshot(self, name: str, booted: Booted) -> None:
+        """Keep its state under a name.
+
+        Raises:
+            LimaError: Others use it, or it could not be kept.
+        """
+        with self._maker.standing_still(self._order.name, "kept"):
+            self._snapshots.take(booted, name)
+
+    def restore(self, name: str, let_go: Callable[[], None]) -> tuple[Boot, Booted]:
+        """Begin anew in a state that was kept.
+
+        Raises:
+            LimaError: Others use it, there is no such state, or it didn't wake up.
+        """
+        kept = self._snapshots.find(name)
+        return self._maker.anew(replace(self._order, kept=kept), "restored", let_go)
+
+    def clone(self, booted: Booted) -> Instance:
+        """Make another that begins in its state.
+
+        Raises:
+            LimaError: Others use it, it could not be kept, or the other didn't wake up.
+        """
+        return self._maker.double(self._order, booted)
 
 
 @contextmanager

@@ -24,10 +24,11 @@ from pytest_lima.errors import (
     StartError,
 )
 from pytest_lima.guest import pinning, power, readiness
-from pytest_lima.guest.commands import CommandResult, run
+from pytest_lima.guest.commands import run
 from pytest_lima.guest.ssh import connect
 from pytest_lima.lima import engines, evidence, host, paths, template
 from pytest_lima.lima.accel import Accelerator
+from pytest_lima.results import CommandResult
 from pytest_lima.settings import resolve
 from pytest_lima.spec import MachineSpec
 
