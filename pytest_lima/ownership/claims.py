@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from enum import Enum, auto
 
 from pytest_lima import realtime
 from pytest_lima.errors import AcceleratorError, LimaError
@@ -21,10 +22,28 @@ from pytest_lima.ownership.record import ENDING, FAILED, READY, STARTING, Record
 from pytest_lima.ownership.run import Run
 from pytest_lima.settings import Settings
 
-SHARED = "shared"
-KEEP = "keep"
-STOP = "stop"
-DELETE = "delete"
+
+class Decision(Enum):
+    """What becomes of an instance that a process needs no more."""
+
+    SHARED = auto()
+    KEEP = auto()
+    STOP = auto()
+    DELETE = auto()
+
+
+@dataclass(frozen=True)
+class Released:
+    """What is ours to do with an instance that was given back.
+
+    Attributes:
+        decision: Nothing, for ``SHARED``. Who wants to join one that is to be stopped waits until
+            we say that it is ``stopped``.
+        record: As it is by then; None where there is none, or it isn't needed.
+    """
+
+    decision: Decision
+    record: Record | None = None
 
 
 class Claims:
@@ -185,7 +204,7 @@ class Claims:
             if record and (record.state, record.starter) == (STARTING, this_process()):
                 self._ledger.write(replace(record, state=READY))
 
-    def failed(self, name: str, error: LimaError | None) -> str:
+    def failed(self, name: str, error: LimaError | None) -> Released:
         """It couldn't be started: whoever waits gets the error at once.
 
         Args:
@@ -193,25 +212,26 @@ class Claims:
             error: What went wrong; None when we were interrupted, which is nobody else's.
 
         Returns:
-            What to do with what is left of it: ``keep`` or ``delete``. The latter also where
-            somebody else is removing it, who may be done before our last step was.
+            Whether to keep or to delete what is left of it. The latter also where somebody else
+            is removing it, who may be done before our last step was.
         """
         mine = this_process()
         with self._ledger.lock():
             record = self._ledger.read(name)
             if record is None or record.is_taken_from(mine):
-                return DELETE
+                return Released(Decision.DELETE)
             record = record.released(mine)
             if error is None or record.state == ENDING:
                 self._ledger.mark_ending(record, mine)
-                return DELETE
+                return Released(Decision.DELETE)
             record = replace(record, state=FAILED, keep=False, failed=True,
                              failure=failures.to_plain(error))  # fmt: skip
             keep = keeping.wanted(record, self._settings)
             if self._settings.accel == "auto" and isinstance(error, AcceleratorError):
                 keep = False  # another takes its place, emulated
-            self._ledger.write(keeping.kept(record, self._settings) if keep else record)
-            return KEEP if keep else DELETE
+            record = keeping.kept(record, self._settings) if keep else record
+            self._ledger.write(record)
+            return Released(Decision.KEEP if keep else Decision.DELETE, record)
 
     def settle(self, name: str) -> None:
         """Nothing is left of what had failed; its error is, for others of this run."""
@@ -223,40 +243,35 @@ class Claims:
             if not (lasting and (self._run.many or record.holders)):
                 self._ledger.forget(name)
 
-    def release(self, name: str, *, failed: bool) -> str:
-        """Give back an instance: ``shared``, or what is then ours to do.
-
-        ``keep``, ``delete``, or ``stop``; who wants to join one that is stopped waits until we
-        say that it is ``stopped``.
-        """
+    def release(self, name: str, *, failed: bool) -> Released:
+        """Give back an instance; what is then ours to do."""
         mine = this_process()
         with self._ledger.lock():
             record = self._ledger.read(name)
             if record is None:
-                return SHARED
+                return Released(Decision.SHARED)
             if record.keep and record.state == STARTING and record.starter == mine:
                 record = replace(record, state=READY)  # we were interrupted when we stopped it
             record = replace(
                 record.released(mine), failed=record.failed or failed, used=realtime.now()
             )
-            if record.state == FAILED and record.keep:
-                self._ledger.write(record)
-                return SHARED  # left behind already, when it failed
+            left = record.state == FAILED and record.keep  # behind already, when it failed
             if record.state == ENDING and record.starter == mine:
-                return DELETE  # an interrupt came in between
-            if record.state == ENDING or record.is_taken_from(mine):
+                return Released(Decision.DELETE, record)  # an interrupt came in between
+            if (
+                left or record.state == ENDING or record.is_taken_from(mine)
+                or record.holders or self._others_may_want(record, mine)
+            ):  # fmt: skip
                 self._ledger.write(record)
-                return SHARED
-            if record.holders or self._others_may_want(record, mine):
-                self._ledger.write(record)
-                return SHARED
-            if record.state != FAILED and keeping.wanted(record, self._settings):
-                stops = record.state == READY and self._settings.teardown == "stop"
-                kept = keeping.kept(record, self._settings)
-                self._ledger.write(replace(kept, state=STARTING, starter=mine) if stops else kept)
-                return STOP if stops else KEEP
-            self._ledger.mark_ending(record, mine)
-            return DELETE
+                return Released(Decision.SHARED, record)
+            if record.state == FAILED or not keeping.wanted(record, self._settings):
+                return Released(Decision.DELETE, self._ledger.mark_ending(record, mine))
+            record, decision = keeping.kept(record, self._settings), Decision.KEEP
+            if record.state == READY and self._settings.teardown == "stop":
+                record = replace(record, state=STARTING, starter=mine)
+                decision = Decision.STOP
+            self._ledger.write(record)
+            return Released(decision, record)
 
     def of_run(self) -> list[Record]:
         """What there is of this run, nobody being at it."""

@@ -14,7 +14,7 @@ from pytest_lima.instance import Instance
 from pytest_lima.lima import host
 from pytest_lima.lima.limactl import Limactl
 from pytest_lima.ownership import removal
-from pytest_lima.ownership.claims import DELETE, SHARED, STOP, Claims
+from pytest_lima.ownership.claims import Claims, Decision
 from pytest_lima.ownership.ledger import Ledger
 from pytest_lima.ownership.record import Record
 from pytest_lima.ownership.sweep import Sweeper, Warn
@@ -76,17 +76,17 @@ class Ending:
             self._give_back(name, instance, failed=failed)
 
     def _give_back(self, name: str, instance: Instance | None, *, failed: bool) -> None:
-        decision = self._claims.release(name, failed=failed)
-        record = self._ledger.read(name)
-        if decision == SHARED or record is None:
+        released = self._claims.release(name, failed=failed)
+        decision, record = released.decision, released.record
+        if decision is Decision.SHARED or record is None:
             if instance is not None:
                 instance.detach()
-        elif decision == DELETE:
+        elif decision is Decision.DELETE:
             if instance is not None:
                 instance.disconnect()
             self._sweeper.end(record)
         else:
-            if decision == STOP:
+            if decision is Decision.STOP:
                 self._stop(record, instance)
             elif instance is not None:
                 instance.detach()

@@ -18,8 +18,8 @@ PACKAGE = "pytest_lima"
 # hands out names of the engine, so it counts as standing on top of it.
 ROOMS = (
     "results", "errors", "realtime", "realfiles", "realsockets", "values", "settings", "spec",
-    "observer", "lima", "guest", "booted", "boot", "machine", "instance", "warm", "ownership", "",
-    "cli", "plugin",
+    "observer", "lima", "guest", "request", "ready", "boot", "machine", "instance", "warm",
+    "ownership", "", "cli", "plugin",
 )  # fmt: skip
 
 OWNERS = {

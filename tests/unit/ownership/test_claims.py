@@ -13,9 +13,9 @@ from pytest_lima.lima import identity
 from pytest_lima.lima.identity import Identity, this_process
 from pytest_lima.lima.limactl import Limactl
 from pytest_lima.observer import Observer
-from pytest_lima.ownership.claims import DELETE, KEEP, SHARED, STOP, Claims
+from pytest_lima.ownership.claims import Claims, Decision
 from pytest_lima.ownership.ledger import Ledger
-from pytest_lima.ownership.record import ENDING, FAILED, READY, STARTING
+from pytest_lima.ownership.record import ENDING, FAILED, READY, STARTING, Record
 from pytest_lima.ownership.run import Run
 from pytest_lima.ownership.waiting import await_ready
 from pytest_lima.settings import Settings
@@ -34,6 +34,10 @@ def run_of(owner: Identity | None = None, *, many: bool = True, id_: str = "run"
 
 def take(claims: Claims, most: int = 9):
     return claims.take("key", {"cpus": "2"}, LIMACTL, most)
+
+
+def given_back(claims: Claims, record: Record) -> Decision:
+    return claims.release(record.name, failed=False).decision
 
 
 def test_the_first_starts_and_the_second_joins(ledger, other) -> None:
@@ -83,11 +87,12 @@ def test_the_last_out_ends_it(ledger, other) -> None:
     record, _ = take(claims)
     claims.ready(record.name)
     ledger.write(ledger.read(record.name).leased(other.identity))
-    assert claims.release(record.name, failed=False) == SHARED
-    assert other.do(Settings(), run_of(many=False),
-                    lambda one: one.release(record.name, failed=False)) == DELETE  # fmt: skip
+    assert given_back(claims, record) is Decision.SHARED
+    theirs = other.do(Settings(), run_of(many=False), lambda one: given_back(one, record))
+    assert theirs is Decision.DELETE
     assert ledger.read(record.name).state == ENDING
-    assert claims.release(record.name, failed=False) == SHARED  # it is the other's to delete
+    # It is the other's to delete.
+    assert given_back(claims, record) is Decision.SHARED
 
 
 def test_who_may_yet_want_it_keeps_it_alive(ledger, other) -> None:
@@ -96,10 +101,10 @@ def test_who_may_yet_want_it_keeps_it_alive(ledger, other) -> None:
     claims.ready(record.name)
     ledger.join("run", this_process())
     ledger.join("run", other.identity)
-    assert claims.release(record.name, failed=False) == SHARED
+    assert given_back(claims, record) is Decision.SHARED
     assert [one.name for one in claims.of_run()] == [record.name]
     other.die()
-    assert claims.release(record.name, failed=False) == DELETE
+    assert given_back(claims, record) is Decision.DELETE
 
 
 def test_a_crashed_worker_s_is_left_for_its_replacement_and_the_controller(ledger, other) -> None:
@@ -109,30 +114,31 @@ def test_a_crashed_worker_s_is_left_for_its_replacement_and_the_controller(ledge
     claims.ready(record.name)
     ledger.join("run", other.identity)
     other.die()
-    assert claims.release(record.name, failed=False) == SHARED
+    assert given_back(claims, record) is Decision.SHARED
     assert [one.name for one in claims.of_run()] == [record.name]
 
 
 @pytest.mark.parametrize(
     ("settings", "failed", "decision"),
     [
-        (Settings(), True, DELETE),
-        (Settings(keep="always"), False, KEEP),
-        (Settings(keep="on-failure"), False, DELETE),
-        (Settings(keep="on-failure"), True, KEEP),
-        (Settings(teardown="stop"), False, STOP),
-        (Settings(reuse=True), False, KEEP),
-        (Settings(reuse=True, sources={"keep": "command line"}), False, DELETE),
+        (Settings(), True, Decision.DELETE),
+        (Settings(keep="always"), False, Decision.KEEP),
+        (Settings(keep="on-failure"), False, Decision.DELETE),
+        (Settings(keep="on-failure"), True, Decision.KEEP),
+        (Settings(teardown="stop"), False, Decision.STOP),
+        (Settings(reuse=True), False, Decision.KEEP),
+        (Settings(reuse=True, sources={"keep": "command line"}), False, Decision.DELETE),
     ],
 )
 def test_what_is_kept(ledger, settings, failed, decision) -> None:
     claims = Claims(ledger, settings, run_of(many=False))
     record, _ = take(claims)
     claims.ready(record.name)
-    assert claims.release(record.name, failed=failed) == decision
-    assert ledger.read(record.name).keep is (decision in (KEEP, STOP))
+    released = claims.release(record.name, failed=failed)
+    assert released.decision is decision and released.record == ledger.read(record.name)
+    assert ledger.read(record.name).keep is (decision in (Decision.KEEP, Decision.STOP))
     assert ledger.read(record.name).idle == (
-        1800.0 if decision == KEEP and settings.reuse else None
+        1800.0 if decision is Decision.KEEP and settings.reuse else None
     )
 
 
@@ -142,8 +148,9 @@ def test_one_worker_s_failed_test_counts_for_the_last_out(ledger, other) -> None
     record, _ = take(claims)
     claims.ready(record.name)
     ledger.write(ledger.read(record.name).leased(other.identity))
-    assert claims.release(record.name, failed=True) == SHARED
-    assert other.do(settings, run_of(), lambda one: one.release(record.name, failed=False)) == KEEP
+    assert claims.release(record.name, failed=True).decision is Decision.SHARED
+    theirs = other.do(settings, run_of(), lambda one: given_back(one, record))
+    assert theirs is Decision.KEEP
 
 
 def test_a_failure_reaches_those_who_wait_and_those_who_come_later(ledger, other) -> None:
@@ -152,7 +159,8 @@ def test_a_failure_reaches_those_who_wait_and_those_who_come_later(ledger, other
     claims = Claims(ledger, Settings(), run_of())
     joined, _ = take(claims)
     error = ProvisionError("it failed", ran="x", seen="y", remedy="z", log="/log")
-    assert other.do(Settings(), theirs, lambda one: one.failed(record.name, error)) == DELETE
+    left = other.do(Settings(), theirs, lambda one: one.failed(record.name, error))
+    assert left.decision is Decision.DELETE
     with pytest.raises(ProvisionError) as caught:
         await_ready(joined, 5, ledger, claims, Observer())
     assert str(caught.value) == str(error)
@@ -225,7 +233,7 @@ def test_one_that_is_being_stopped_is_waited_for(ledger, other) -> None:
     claims = Claims(ledger, settings, run_of(many=False, id_="a"))
     record, _ = take(claims)
     claims.ready(record.name)
-    assert claims.release(record.name, failed=False) == STOP
+    assert given_back(claims, record) is Decision.STOP
     joined, theirs = other.do(settings, run_of(many=False, id_="b"), take)
     assert (joined.name, theirs) == (record.name, False)
     assert joined.state == STARTING and joined.claimable
@@ -237,8 +245,8 @@ def test_one_whose_stopping_was_interrupted_is_stopped_again(ledger) -> None:
     claims = Claims(ledger, Settings(teardown="stop"), run_of(many=False))
     record, _ = take(claims)
     claims.ready(record.name)
-    assert claims.release(record.name, failed=False) == STOP
-    assert claims.release(record.name, failed=False) == STOP
+    assert given_back(claims, record) is Decision.STOP
+    assert given_back(claims, record) is Decision.STOP
     ledger.write(replace(ledger.read(record.name), state=ENDING))  # pytest-lima prune --all
     claims.stopped(record.name)
     assert ledger.read(record.name).state == ENDING
@@ -253,7 +261,7 @@ def test_one_that_is_removed_while_it_is_started_is_not_made_ready(ledger, other
         claims.ready(record.name)
     assert f"process {other.identity.pid} " in str(caught.value)
     # Nor do we take it from who removes it, nor forget it behind its back.
-    assert claims.failed(record.name, caught.value) == DELETE
+    assert claims.failed(record.name, caught.value).decision is Decision.DELETE
     claims.settle(record.name)
     assert ledger.read(record.name) == removed
     ledger.forget(record.name)
@@ -267,7 +275,7 @@ def test_where_its_remover_has_died_we_go_on_with_that(ledger, other) -> None:
     record, _ = take(claims)
     ledger.write(replace(record, state=ENDING, starter=other.identity))
     other.die()
-    assert claims.failed(record.name, StartError("no")) == DELETE
+    assert claims.failed(record.name, StartError("no")).decision is Decision.DELETE
     left = ledger.read(record.name)
     assert (left.state, left.starter) == (ENDING, this_process())
     claims.settle(record.name)
@@ -325,7 +333,7 @@ def test_one_that_is_removed_while_it_stands_still_stays_so(ledger, other) -> No
 def test_a_boot_that_failed_counts_for_what_is_kept(ledger) -> None:
     claims = Claims(ledger, Settings(keep="on-failure"), run_of(many=False))
     record, _ = take(claims)
-    assert claims.failed(record.name, StartError("no")) == KEEP
+    assert claims.failed(record.name, StartError("no")).decision is Decision.KEEP
     assert ledger.read(record.name).failed
 
 
@@ -355,9 +363,9 @@ def test_one_that_another_stops_is_left_to_it(ledger, other) -> None:
     settings = Settings(teardown="stop")
     record, _ = other.do(settings, run_of(), take)
     other.do(settings, run_of(), lambda one: one.ready(record.name))
-    stop = other.do(settings, run_of(), lambda one: one.release(record.name, failed=False))
-    assert stop == STOP
+    stop = other.do(settings, run_of(), lambda one: given_back(one, record))
+    assert stop is Decision.STOP
     claims = Claims(ledger, settings, run_of())
-    assert claims.release(record.name, failed=False) == SHARED
+    assert given_back(claims, record) is Decision.SHARED
     other.die()
-    assert claims.release(record.name, failed=False) != SHARED
+    assert given_back(claims, record) is not Decision.SHARED

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_lima.booted import Booted
 from pytest_lima.errors import CleanupError, LimaError, StartError
 from pytest_lima.lima import identity
 from pytest_lima.lima.identity import this_process
@@ -19,6 +18,7 @@ from pytest_lima.ownership.pool import Pool
 from pytest_lima.ownership.record import ENDING, FAILED
 from pytest_lima.ownership.run import Run
 from pytest_lima.ownership.sweep import Sweeper
+from pytest_lima.ready import ReadyVM
 from pytest_lima.settings import resolve
 from pytest_lima.spec import machine_spec
 
@@ -70,15 +70,15 @@ def test_a_full_disk_is_a_failure_that_is_told_to_others(
     pool: Callable[..., Pool], fake_lima: FakeLima, observer: Recorder,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    seen: list[Booted] = []
-    closed: list[Booted] = []
-    close = Booted.close
+    seen: list[ReadyVM] = []
+    closed: list[ReadyVM] = []
+    close = ReadyVM.close
 
-    def noted(booted: Booted) -> None:
+    def noted(booted: ReadyVM) -> None:
         closed.append(booted)
         close(booted)
 
-    def full(booted: Booted) -> None:
+    def full(booted: ReadyVM) -> None:
         seen.append(booted)
         raise OSError(28, "No space left on device")
 
@@ -86,7 +86,7 @@ def test_a_full_disk_is_a_failure_that_is_told_to_others(
     one = Pool(resolve({}, os.environ, {}), os.environ, observer, run=run)
     with monkeypatch.context() as patch, pytest.raises(StartError) as caught:
         patch.setattr("pytest_lima.ownership.making.write_state", full)
-        patch.setattr(Booted, "close", noted)
+        patch.setattr(ReadyVM, "close", noted)
         one.acquire(machine_spec(template=fake_lima.template()))
     assert "No space left on device" in str(caught.value)
     assert fake_lima.instances() == []

@@ -14,8 +14,6 @@ from typing import Any
 
 import pytest
 
-from pytest_lima.boot import Boot
-from pytest_lima.booted import Booted
 from pytest_lima.errors import CleanupError, LimaError, StartError
 from pytest_lima.guest import readiness
 from pytest_lima.guest.identity import Kept
@@ -27,9 +25,11 @@ from pytest_lima.ownership import removal, starting
 from pytest_lima.ownership.ledger import Ledger
 from pytest_lima.ownership.pool import Pool
 from pytest_lima.ownership.record import READY, STARTING
+from pytest_lima.ownership.starting import Start
+from pytest_lima.ready import ReadyVM
 from pytest_lima.settings import Settings, resolve
 from pytest_lima.spec import MachineSpec
-from pytest_lima.warm import fit, snapshots, start
+from pytest_lima.warm import fit, snapshots
 from pytest_lima.warm.golden import Golden
 
 
@@ -42,12 +42,12 @@ class States:
         self.wake_fails: LimaError | None = None
         self.seen: Callable[[], object] = lambda: None
         monkeypatch.setattr(snapshots, "bake", self.bake)
-        monkeypatch.setattr(start, "wake_up", self.wake_up)
+        monkeypatch.setattr(Start, "wake_up", lambda one, golden: self.wake_up(one, golden))
         monkeypatch.setattr(fit, "unfit_machine", lambda *_: None)
         monkeypatch.setattr(readiness, "_INTERVAL", 0.02)
 
     def bake(
-        self, booted: Booted, environ: dict[str, str], folder: Path, key: str, template: str
+        self, booted: ReadyVM, environ: dict[str, str], folder: Path, key: str, template: str
     ) -> Golden:
         (folder / "disk-1").write_text(booted.connection.host_key)
         self.seen()
@@ -56,12 +56,12 @@ class States:
         return Golden(folder, key, booted.info.name, template, Kept("t", "h"), "ann", {},
                       "disk-1", "raw", ("pl-1",))  # fmt: skip
 
-    def wake_up(self, order: start.Order, golden: Golden) -> tuple[Boot, Booted]:
+    def wake_up(self, one: Start, golden: Golden) -> ReadyVM:
         assert (golden.folder / "disk-1").exists()
         self.woken.append(golden.key)
         if self.wake_fails:
             raise self.wake_fails
-        return order.cold(lambda _: None)
+        return one.cold()
 
 
 def cold() -> Settings:
@@ -240,14 +240,6 @@ def test_not_while_others_use_it(vm: Instance, ledger: Ledger) -> None:
         with pytest.raises(LimaError, match="1 other processes use it"):
             use()
     ledger.write(record)
-
-
-def test_not_by_who_has_joined_it(vm: Instance) -> None:
-    joined = Instance(vm._host, vm._boot, vm.booted)
-    for use in uses(joined):
-        with pytest.raises(LimaError, match="another process has started it"):
-            use()
-    joined.detach()
 
 
 def joins(settings: Settings, fake_lima: Any, ledger: Ledger, template: str) -> Pool:
