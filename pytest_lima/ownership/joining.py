@@ -10,20 +10,17 @@ from pytest_lima.errors import LimaError, StartError
 from pytest_lima.instance import Instance
 from pytest_lima.lima.identity import this_process
 from pytest_lima.lima.vitals import Vitals
-from pytest_lima.observer import Observer
 from pytest_lima.ownership import starting
 from pytest_lima.ownership.attach import attach
 from pytest_lima.ownership.claims import Claims
 from pytest_lima.ownership.facts import describe, differences, most_vms
 from pytest_lima.ownership.failures import failure_of
-from pytest_lima.ownership.ledger import Ledger
 from pytest_lima.ownership.making import Maker
 from pytest_lima.ownership.record import FAILED, Record
-from pytest_lima.ownership.run import Run
+from pytest_lima.ownership.run import RunContext
 from pytest_lima.ownership.waiting import await_ready
 from pytest_lima.ready import ReadyVM
 from pytest_lima.request import StartRequest
-from pytest_lima.settings import Settings
 
 _WAIT_MARGIN = 30.0
 _ATTEMPTS = 5
@@ -32,22 +29,14 @@ _ATTEMPTS = 5
 class Joiner:
     """Joins what another process has made ready, and has made what nobody else has."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        claims: Claims,
-        maker: Maker,
-        settings: Settings,
-        observer: Observer,
-        run: Run,
-    ) -> None:
+    def __init__(self, context: RunContext, claims: Claims, maker: Maker) -> None:
         """Join for a run; ``maker`` makes what it has to make itself."""
-        self._ledger = ledger
+        self._ledger = context.ledger
+        self._run = context.run
+        self._observer = context.observer
+        self._settings = context.settings
         self._claims = claims
         self._maker = maker
-        self._settings = settings
-        self._observer = observer
-        self._run = run
 
     def shared(self, request: StartRequest) -> tuple[StartRequest, Instance]:
         """An instance that others may use too; the request with its name.

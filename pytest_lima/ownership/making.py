@@ -19,13 +19,12 @@ from pytest_lima.ownership.claims import Claims, Decision, Released
 from pytest_lima.ownership.ending import Ending
 from pytest_lima.ownership.facts import describe, fits_beside
 from pytest_lima.ownership.failures import RemovedError, removed
-from pytest_lima.ownership.ledger import Ledger
+from pytest_lima.ownership.run import RunContext
 from pytest_lima.ready import ReadyVM
 from pytest_lima.request import StartRequest
-from pytest_lima.settings import Settings
 from pytest_lima.warm.snapshots import Snapshots
 
-How = Callable[[StartRequest, Observer, Ledger], ReadyVM]
+How = Callable[[StartRequest, RunContext], ReadyVM]
 
 
 class Maker:
@@ -33,11 +32,9 @@ class Maker:
 
     def __init__(
         self,
-        ledger: Ledger,
+        context: RunContext,
         claims: Claims,
         ending: Ending,
-        settings: Settings,
-        observer: Observer,
         adopt: Callable[[StartRequest, Instance], None],
         watching: Callable[[], AbstractContextManager[None]],
     ) -> None:
@@ -46,13 +43,16 @@ class Maker:
         ``adopt`` gets each instance that nobody else does, for it to be given back;
         ``watching`` is for the time of a start: a reaper watches over this process.
         """
-        self._ledger = ledger
+        self._context = context
         self._claims = claims
         self._ending = ending
-        self._settings = settings
-        self._observer = observer
         self._adopt = adopt
         self._watching = watching
+
+    def telling(self, observer: Observer) -> Maker:
+        """One that makes them for the same run, and tells ``observer`` of them."""
+        context = replace(self._context, observer=observer)
+        return Maker(context, self._claims, self._ending, self._adopt, self._watching)
 
     def alone(self, request: StartRequest) -> Instance:
         """An instance that nobody else gets.
@@ -69,7 +69,7 @@ class Maker:
         Raises:
             LimaError: Whatever kept it from being ready; nothing of it is left.
         """
-        most = self._settings.max_vms
+        most = self._context.settings.max_vms
 
         def fits(running: int) -> bool:
             return fits_beside(most, request, running, free_memory())
@@ -80,8 +80,8 @@ class Maker:
 
     def reboot(self, vm: ReadyVM, timeout: float | None) -> ReadyVM:
         """See ``Boot.reboot``."""
-        vm = Boot(vm.request, self._observer).reboot(vm, timeout)
-        self._observer.ready(vm.request.name, vm.seconds)
+        vm = Boot(vm.request, self._context.observer).reboot(vm, timeout)
+        self._context.observer.ready(vm.request.name, vm.seconds)
         return vm
 
     def reset(self, held: Machine) -> ReadyVM:
@@ -132,7 +132,7 @@ class Maker:
             LimaError: Others use it.
         """
         with self._claims.standing_still(name, what):
-            self._ledger.note_phase(name, f"standing still, to be {what}")
+            self._context.ledger.note_phase(name, f"standing still, to be {what}")
             yield
 
     def made(self, request: StartRequest, how: How) -> Instance:
@@ -146,21 +146,21 @@ class Maker:
             LimaError: Whatever kept it from being ready; nothing of it is left.
         """
         with self._given_up_on_failure(request), self._watching():
-            return self._published(how(request, self._observer, self._ledger))
+            return self._published(how(request, self._context))
 
     def _anew(self, held: Machine, request: StartRequest, what: str) -> ReadyVM:
         """From nothing under its name, with whoever holds it let go of what there was."""
         self._claims.begin_anew(request.name, what, describe(request), request.host.limactl)
         with self._given_up_on_failure(request), self._watching():
             held.disconnect()
-            return self._published(starting.start_anew(request, self._observer, self._ledger))
+            return self._published(starting.start_anew(request, self._context))
 
     def _published(self, vm: ReadyVM) -> ReadyVM:
         """Let others come to it, and tell that it is ready."""
         try:
             write_state(vm)
             self._claims.ready(vm.request.name)
-            self._observer.ready(vm.request.name, vm.seconds)
+            self._context.observer.ready(vm.request.name, vm.seconds)
         except BaseException:
             vm.close()
             raise
@@ -184,14 +184,14 @@ class Maker:
             except (LimaError, OSError):
                 pass  # what kept it from booting says more; close() tries again, and tells
             finally:
-                self._observer.failed(request.name)
+                self._context.observer.failed(request.name)
             if lost is not None:
                 raise lost from error
             raise
 
     def _lost(self, name: str) -> RemovedError | None:
         """What is behind any failure of what somebody else has begun to remove."""
-        record = self._ledger.read(name)
+        record = self._context.ledger.read(name)
         if record is not None and record.starter == this_process():
             return None
         return removed(name, record)

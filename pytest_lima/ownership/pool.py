@@ -23,7 +23,7 @@ from pytest_lima.ownership.ledger import Ledger
 from pytest_lima.ownership.making import Maker
 from pytest_lima.ownership.members import Member, Members
 from pytest_lima.ownership.reaper import NEEDS
-from pytest_lima.ownership.run import Run
+from pytest_lima.ownership.run import Run, RunContext
 from pytest_lima.ownership.standby import Standby
 from pytest_lima.ownership.sweep import Sweeper
 from pytest_lima.request import StartRequest
@@ -73,21 +73,15 @@ class Pool:
         self._observer = observer
         self._ledger = ledger or Ledger()
         self._run = run or Run.alone()
+        context = RunContext(settings, environ, self._run, self._ledger, observer)
         self._guard = Guard(environ, self._ledger.folder)
         claims = Claims(self._ledger, settings, self._run)
-        self._ending = Ending(self._ledger, claims, settings, environ, observer.warn)
-
-        def maker_of(observer: Observer) -> Maker:
-            return Maker(
-                self._ledger, claims, self._ending, settings, observer, self._adopt,
-                self._guard.watching,
-            )  # fmt: skip
-
-        self._maker = maker_of(observer)
-        self._joiner = Joiner(self._ledger, claims, self._maker, settings, observer, self._run)
-        self._standby = Standby(settings.standby, maker_of, self._joiner.wake, self._adopt,
-                                self._discard, observer)  # fmt: skip
         self._sweeper = Sweeper(self._ledger, environ, observer.warn)
+        self._ending = Ending(context, claims, self._sweeper)
+        self._maker = Maker(context, claims, self._ending, self._adopt, self._guard.watching)
+        self._joiner = Joiner(context, claims, self._maker)
+        self._standby = Standby(settings.standby, self._maker, self._joiner.wake, self._adopt,
+                                self._discard, observer)  # fmt: skip
         self._members = Members()
         self._read: dict[str, str] = {}
         self._told: set[str] = set()

@@ -23,7 +23,6 @@ _SETTLING = 20.0
 _LOOK = 0.1
 _PATIENCE = 5.0
 
-MakerOf = Callable[[Observer], Maker]
 Wake = Callable[[StartRequest, Instance], None]
 
 
@@ -33,7 +32,7 @@ class Standby:
     def __init__(
         self,
         size: int,
-        maker_of: MakerOf,
+        maker: Maker,
         wake: Wake,
         adopt: Callable[[StartRequest, Instance], None],
         discard: Callable[[str], None],
@@ -43,14 +42,14 @@ class Standby:
 
         Args:
             size: How many.
-            maker_of: A maker that tells an observer of ours.
+            maker: Makes them.
             wake: Takes up one that stood still.
             adopt: Gets each that is taken.
             discard: Removes one by its name.
             observer: Told of those that are taken.
         """
         self._size = size
-        self._maker_of = maker_of
+        self._maker = maker
         self._wake = wake
         self._adopt = adopt
         self._discard = discard
@@ -86,7 +85,7 @@ class Standby:
             there = sum(spare.key == request.filled.key for spare in self._spares)
             for _ in range(min(self._size, wanted) - there):
                 named = replace(request, name=paths.instance_name())
-                self._spares.append(Spare(named, self._maker_of, self._wake, self._observer))
+                self._spares.append(Spare(named, self._maker, self._wake, self._observer))
 
     def close(self) -> list[LimaError]:
         """End all; returns what kept some from being removed."""
@@ -129,16 +128,14 @@ class Spare:
         claimed: Whether a test is about to get it, or was.
     """
 
-    def __init__(
-        self, request: StartRequest, maker_of: MakerOf, wake: Wake, observer: Observer
-    ) -> None:
+    def __init__(self, request: StartRequest, maker: Maker, wake: Wake, observer: Observer) -> None:
         """Begin to make it."""
         self.request = request
         self.key = request.filled.key
         self.claimed = False
         self._observer = observer
         self._aside = Aside(observer)
-        self._maker = maker_of(self._aside)
+        self._maker = maker.telling(self._aside)
         self._wake = wake
         self._instance: Instance | None = None
         self._problem: BaseException | None = None

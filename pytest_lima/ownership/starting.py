@@ -25,6 +25,7 @@ from pytest_lima.lima import evidence, hostports, logs, paths
 from pytest_lima.observer import Observer, Relay
 from pytest_lima.ownership import removal
 from pytest_lima.ownership.ledger import Ledger
+from pytest_lima.ownership.run import RunContext
 from pytest_lima.ready import ReadyVM
 from pytest_lima.request import StartRequest
 from pytest_lima.warm import clone, fit, snapshots
@@ -45,7 +46,7 @@ _MISHAPS = 2  # so many of them a start survives
 _WAKE_TRIES = 2
 
 
-def start(request: StartRequest, observer: Observer, ledger: Ledger) -> ReadyVM:
+def start(request: StartRequest, context: RunContext) -> ReadyVM:
     """Make the instance and start it until it is ready, warm or cold.
 
     Raises:
@@ -53,29 +54,31 @@ def start(request: StartRequest, observer: Observer, ledger: Ledger) -> ReadyVM:
     """
     hostports.require_free(request.name, request.filled.ssh_port)
     for port, problem in hostports.taken(request.filled.ports).items():
-        observer.warn(f"port {port} of this host can't be forwarded to {request.name}: {problem}")
-    return Start(request, Noted(observer, ledger), ledger).ready()
+        context.observer.warn(
+            f"port {port} of this host can't be forwarded to {request.name}: {problem}"
+        )
+    return Start(request, context).ready()
 
 
-def start_anew(request: StartRequest, observer: Observer, ledger: Ledger) -> ReadyVM:
+def start_anew(request: StartRequest, context: RunContext) -> ReadyVM:
     """Remove what there is of an instance, and start it from nothing under its name.
 
     Raises:
         LimaError: Whatever kept it from being ready; the caller removes what is left of it.
     """
-    removal.remove(request.host.limactl, request.name, observer.warn)
-    return start(request, observer, ledger)
+    removal.remove(request.host.limactl, request.name, context.observer.warn)
+    return start(request, context)
 
 
-def restart(request: StartRequest, observer: Observer, ledger: Ledger) -> ReadyVM:
+def restart(request: StartRequest, context: RunContext) -> ReadyVM:
     """Start an instance that is there and stopped, or dead.
 
     Raises:
         LimaError: Whatever kept it from being ready.
     """
     folder = request.host.limactl.home / request.name
-    removal.halt(folder, observer.warn)
-    boot = Boot(request, Noted(observer, ledger))
+    removal.halt(folder, context.observer.warn)
+    boot = Boot(request, Noted(context.observer, context.ledger))
     logs.clear(folder)
     return boot.start()
 
@@ -83,10 +86,10 @@ def restart(request: StartRequest, observer: Observer, ledger: Ledger) -> ReadyV
 class Start:
     """One start of an instance, with nothing there of it."""
 
-    def __init__(self, request: StartRequest, observer: Observer, ledger: Ledger) -> None:
+    def __init__(self, request: StartRequest, context: RunContext) -> None:
         self._request = request
-        self._observer = observer
-        self._ledger = ledger
+        self._observer = Noted(context.observer, context.ledger)
+        self._ledger = context.ledger
         self._store = Store(request.host.limactl.home)
 
     def ready(self) -> ReadyVM:

@@ -105,7 +105,7 @@ def test_a_failed_boot_is_five_lines_for_each_test(pytester, fake_lima):
         ], consecutive=True)  # fmt: skip
     result.stdout.no_fnmatch_line("*Traceback*")
     result.stdout.no_fnmatch_line("*pytest_lima/*")
-    # ReadyVM once, and its log outlives it.
+    # Booted once, and its log outlives it.
     assert len(fake_lima.calls("create")) == 1
     [log] = set(re.findall(r"  log: (.*)", result.stdout.str()))
     assert "E: Unable to locate package" in Path(log).read_text()

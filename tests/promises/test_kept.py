@@ -26,8 +26,10 @@ from pytest_lima.lima.qmp import Monitor
 from pytest_lima.lima.template import FilledTemplate
 from pytest_lima.observer import Observer
 from pytest_lima.ownership.ledger import Ledger
+from pytest_lima.ownership.run import Run, RunContext
 from pytest_lima.ownership.starting import Start
 from pytest_lima.request import StartRequest
+from pytest_lima.settings import Settings
 from pytest_lima.spec import MachineSpec
 from pytest_lima.warm import fit
 from pytest_lima.warm.golden import Golden
@@ -149,11 +151,18 @@ def starts() -> list[str]:
 
 
 @pytest.fixture
-def start(tmp_path, starts, monkeypatch) -> Start:
+def warnings() -> Warnings:
+    return Warnings()
+
+
+@pytest.fixture
+def start(tmp_path, starts, warnings, monkeypatch) -> Start:
     """Of a machine that only remembers its cold starts."""
     monkeypatch.setattr(Start, "cold", lambda _: starts.append("cold"))
     monkeypatch.setattr(Start, "_cold_and_kept", lambda one, _: one.cold())
-    return Start(request(tmp_path, "auto"), Warnings(), Ledger(tmp_path / "ledger"))
+    run, ledger = Run.alone(), Ledger(tmp_path / "ledger")
+    context = RunContext(Settings(), os.environ, run, ledger, warnings)
+    return Start(request(tmp_path, "auto"), context)
 
 
 def request(home: Path, mode: str) -> StartRequest:
@@ -178,11 +187,11 @@ def keep(home: Path) -> Golden:
         )
 
 
-def test_39_what_does_not_wake_up_goes_and_the_vm_starts_cold(start, starts, tmp_path):
+def test_39_what_does_not_wake_up_goes_and_the_vm_starts_cold(start, starts, warnings, tmp_path):
     golden = keep(tmp_path)
     start.ready()
     assert starts == ["cold"]
-    [warning] = start._observer.said
+    [warning] = warnings.said
     assert warning.startswith("pl-1 could not wake up and starts cold: ")
     assert not golden.folder.exists()
 

@@ -12,11 +12,13 @@ import pytest
 from pytest_lima.errors import CleanupError
 from pytest_lima.lima import identity
 from pytest_lima.lima.identity import this_process
+from pytest_lima.observer import Observer
 from pytest_lima.ownership.claims import Claims
 from pytest_lima.ownership.ending import Ending
 from pytest_lima.ownership.ledger import Ledger
 from pytest_lima.ownership.record import READY, STARTING, Record
-from pytest_lima.ownership.run import Run
+from pytest_lima.ownership.run import Run, RunContext
+from pytest_lima.ownership.sweep import Sweeper
 from pytest_lima.settings import Settings
 
 MINE = this_process()
@@ -48,8 +50,9 @@ def calls(short_path: Path) -> Callable[[], str]:
 def ending(ledger: Ledger) -> Callable[..., Ending]:
     def make(**settings: object) -> Ending:
         chosen = Settings(**settings)  # type: ignore[arg-type]
-        claims = Claims(ledger, chosen, Run("run", MINE))
-        return Ending(ledger, claims, chosen, os.environ, lambda message: None)
+        context = RunContext(chosen, os.environ, Run("run", MINE), ledger, Observer())
+        sweeper = Sweeper(ledger, os.environ, lambda message: None)
+        return Ending(context, Claims(ledger, chosen, context.run), sweeper)
 
     return make
 

@@ -47,7 +47,7 @@ class Makers:
         self.fails: Exception | None = None
         self.wake_fails: Exception | None = None
 
-    def __call__(self, observer: Observer) -> Any:
+    def telling(self, observer: Observer) -> Any:
         self.observer = observer
 
         def spare(order: StartRequest) -> Vm | None:
@@ -99,7 +99,7 @@ def standby(
     def adopt(order: StartRequest, vm: Any) -> None:
         adopted.append((order.name, vm))
 
-    return Standby(2, makers, makers.wake, adopt, discarded.append, observer)
+    return Standby(2, cast("Any", makers), makers.wake, adopt, discarded.append, observer)
 
 
 def order(key: str = "k1", text: str = "") -> StartRequest:
@@ -228,7 +228,12 @@ def test_what_can_t_be_removed_is_told_and_tried_again(
 
     discard: list[Callable[[str], None]] = [fails]
     standby = Standby(
-        1, makers, makers.wake, lambda *_: None, lambda name: discard[0](name), observer
+        1,
+        cast("Any", makers),
+        makers.wake,
+        lambda *_: None,
+        lambda name: discard[0](name),
+        observer,
     )
     standby.fill(order(), 1)
     [problem] = standby.close()

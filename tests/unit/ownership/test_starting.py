@@ -35,9 +35,11 @@ from pytest_lima.lima.template import FilledTemplate
 from pytest_lima.ownership import starting
 from pytest_lima.ownership.ledger import Ledger
 from pytest_lima.ownership.record import Record
+from pytest_lima.ownership.run import Run, RunContext
 from pytest_lima.ownership.starting import Noted, Start
 from pytest_lima.ready import ReadyVM
 from pytest_lima.request import StartRequest
+from pytest_lima.settings import Settings
 from pytest_lima.spec import MachineSpec
 from pytest_lima.warm import clone, fit
 from pytest_lima.warm.golden import Golden, RefusedStateError
@@ -75,7 +77,8 @@ class Machine:
         return self.start_of(replace(self.request, **change)).ready()
 
     def start_of(self, request: StartRequest) -> Start:
-        return Start(request, self.observer, Ledger(self.folder / "ledger"))
+        run, ledger = Run.alone(), Ledger(self.folder / "ledger")
+        return Start(request, RunContext(Settings(), {}, run, ledger, self.observer))
 
     def wake_up(self, one: Start, golden: Golden) -> ReadyVM:
         return self._step("warm", self.warm)
