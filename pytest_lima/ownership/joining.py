@@ -16,7 +16,7 @@ from pytest_lima.ownership.claims import Claims
 from pytest_lima.ownership.facts import describe, differences, most_vms
 from pytest_lima.ownership.failures import failure_of
 from pytest_lima.ownership.making import Maker
-from pytest_lima.ownership.record import FAILED, Record
+from pytest_lima.ownership.record import Record, State
 from pytest_lima.ownership.run import RunContext
 from pytest_lima.ownership.waiting import await_ready
 from pytest_lima.ready import ReadyVM
@@ -94,7 +94,7 @@ class Joiner:
 
     def _join(self, record: Record, request: StartRequest) -> Instance | None:
         """Wait until it is ready and join it; None when the claim has to be made again."""
-        if record.state == FAILED:
+        if record.state == State.FAILED:
             raise failure_of(record)
         if not self._await_ready(record, request):
             return None

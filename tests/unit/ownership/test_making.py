@@ -15,7 +15,7 @@ from pytest_lima.ownership import making
 from pytest_lima.ownership.failures import failure_of
 from pytest_lima.ownership.ledger import Ledger
 from pytest_lima.ownership.pool import Pool
-from pytest_lima.ownership.record import ENDING, FAILED
+from pytest_lima.ownership.record import State
 from pytest_lima.ownership.run import Run
 from pytest_lima.ownership.sweep import Sweeper
 from pytest_lima.ready import ReadyVM
@@ -61,7 +61,7 @@ def test_one_that_can_not_be_removed_to_be_made_anew_holds_nobody(
         patch.setattr("pytest_lima.ownership.removal.remove", refuse)
         one.renew(vm) if how == "renewed" else vm.reset()
     record = Ledger().read(vm.name)
-    assert record is not None and record.state == FAILED
+    assert record is not None and record.state == State.FAILED
     one.close()
     fake_lima.assert_clean()
 
@@ -92,7 +92,7 @@ def test_a_full_disk_is_a_failure_that_is_told_to_others(
     assert fake_lima.instances() == []
     assert closed == seen != []  # its limactl is ended, and collected
     [record] = Ledger().records()
-    assert record.state == FAILED and str(failure_of(record)) == str(caught.value)
+    assert record.state == State.FAILED and str(failure_of(record)) == str(caught.value)
     one.close()
     fake_lima.assert_clean()
 
@@ -161,7 +161,7 @@ def test_one_that_is_pruned_while_it_is_made_fails_and_leaves_nothing(
     assert fake_lima.instances() == fake_lima.processes() == []
     if not done:
         [record] = Ledger().records()
-        assert (record.state, record.starter) == (ENDING, other)  # theirs to forget
+        assert (record.state, record.starter) == (State.ENDING, other)  # theirs to forget
         Ledger().forget(record.name)
     one.close()
     fake_lima.assert_clean()

@@ -24,7 +24,7 @@ from pytest_lima.observer import Observer
 from pytest_lima.ownership import removal, starting
 from pytest_lima.ownership.ledger import Ledger
 from pytest_lima.ownership.pool import Pool
-from pytest_lima.ownership.record import READY, STARTING
+from pytest_lima.ownership.record import State
 from pytest_lima.ownership.starting import Start
 from pytest_lima.ready import ReadyVM
 from pytest_lima.settings import Settings, resolve
@@ -186,7 +186,11 @@ def test_after_a_reset_that_failed_another_may_go_well(
     assert recorded == [[[vm.name], []]]
     record = ledger.read(vm.name)
     assert first is not None and record is not None
-    assert (record.state, record.leases, record.facts) == (READY, (this_process(),), first.facts)
+    assert (record.state, record.leases, record.facts) == (
+        State.READY,
+        (this_process(),),
+        first.facts,
+    )
     assert vm.run("echo on").stdout == "on\n"
 
 
@@ -214,9 +218,9 @@ def test_who_comes_while_it_is_reset_waits_for_it(
     monkeypatch.setattr(removal, "remove", watched)
     vm.reset()
     vm.restore("a")
-    assert seen == [(STARTING, this_process())] * 2
+    assert seen == [(State.STARTING, this_process())] * 2
     record = ledger.read(vm.name)
-    assert record is not None and record.state == READY
+    assert record is not None and record.state == State.READY
 
 
 def test_an_unknown_name_costs_nothing(vm: Instance) -> None:
@@ -313,10 +317,10 @@ def test_who_comes_while_it_is_kept_waits(vm: Instance, states: States, ledger: 
     states.seen = look
     vm.snapshot("a")
     vm.clone()
-    assert seen == [(STARTING, "standing still, to be kept"),
-                    (STARTING, "standing still, to be cloned")]  # fmt: skip
+    assert seen == [(State.STARTING, "standing still, to be kept"),
+                    (State.STARTING, "standing still, to be cloned")]  # fmt: skip
     record = ledger.read(vm.name)
-    assert record is not None and record.state == READY
+    assert record is not None and record.state == State.READY
 
 
 def test_of_a_vm_that_is_left_behind_no_state_is(
