@@ -34,16 +34,16 @@ if TYPE_CHECKING:
         TemplateError,
         WaitTimeoutError,
     )
-    from pytest_lima.guest.commands import CommandResult
     from pytest_lima.instance import Instance
     from pytest_lima.ownership.library import lima_instance
     from pytest_lima.ownership.pool import LimaFactory
+    from pytest_lima.results import CommandResult
     from pytest_lima.settings import Settings
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "CommandResult": "pytest_lima.guest.commands",
+    "CommandResult": "pytest_lima.results",
     "Instance": "pytest_lima.instance",
     "LimaFactory": "pytest_lima.ownership.pool",
     "lima_instance": "pytest_lima.ownership.library",

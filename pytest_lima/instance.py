@@ -11,10 +11,10 @@ from pytest_lima import realfiles
 from pytest_lima.errors import LimaError
 from pytest_lima.guest import arguments, commands, files, readiness, sockets
 from pytest_lima.guest.arguments import GuestPath
-from pytest_lima.guest.commands import CommandResult
 from pytest_lima.guest.output import OnOutput
 from pytest_lima.lima import engines, logs, paths, process
 from pytest_lima.machine import Machine
+from pytest_lima.results import CommandResult
 
 
 class Instance(Machine):
@@ -50,7 +50,7 @@ class Instance(Machine):
     @realfiles.aside()
     def status(self) -> str:
         """Lima's word for its state: ``Running``, ``Stopped``, ``Broken``; ``Gone`` if deleted."""
-        info = self._host.limactl.inspect(self.name)
+        info = self._ready.request.host.limactl.inspect(self.name)
         return info.status if info else "Gone"
 
     @property
@@ -58,7 +58,7 @@ class Instance(Machine):
     def ssh_config(self) -> Path:
         """A file for ``ssh -F FILE lima-NAME``, with the pinned host key."""
         path = self.dir / "pl" / "ssh_config"
-        text = sockets.ssh_config(self._booted.address, path.parent)
+        text = sockets.ssh_config(self._ready.address, path.parent)
         if not path.exists() or path.read_text() != text:
             paths.write_whole(path, text)
         return path
@@ -205,10 +205,10 @@ class Instance(Machine):
             of stdout and stderr; a failure isn't raised.
         """
         words, seconds = arguments.words(args, "args"), arguments.timeout(timeout)
-        return self._host.limactl.run(*words, timeout=seconds)
+        return self._ready.request.host.limactl.run(*words, timeout=seconds)
 
     def _socket(self, engine: str) -> Path:
-        found = self._booted.forward.sockets if self._booted.forward else {}
+        found = self._ready.forward.sockets if self._ready.forward else {}
         if engine in found:
             return found[engine]
         raise LimaError(

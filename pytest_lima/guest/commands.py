@@ -6,7 +6,8 @@ import os
 import shlex
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_lima import realtime
@@ -15,6 +16,7 @@ from pytest_lima.guest import arguments, sessions, shell
 from pytest_lima.guest.arguments import GuestPath
 from pytest_lima.guest.output import OnOutput, Output, exit_status
 from pytest_lima.guest.startup import BUILTIN, NotBegunError, NotBegunInTimeError
+from pytest_lima.results import CommandResult
 
 if TYPE_CHECKING:
     import paramiko
@@ -23,40 +25,6 @@ if TYPE_CHECKING:
 
 _PIECE = 256 * 1024
 _FOREVER = 1e8
-
-
-@dataclass(frozen=True)
-class CommandResult:
-    """A finished command.
-
-    Attributes:
-        command: The command line as given, a list joined with shell quoting.
-        returncode: Exit status; 128 + N when signal N ended it.
-        stdout_bytes: Standard output.
-        stderr_bytes: Standard error.
-        duration: Seconds, measured on the host.
-    """
-
-    command: str
-    returncode: int
-    stdout_bytes: bytes = field(repr=False)
-    stderr_bytes: bytes = field(repr=False)
-    duration: float
-
-    @property
-    def ok(self) -> bool:
-        """Whether it returned 0."""
-        return self.returncode == 0
-
-    @property
-    def stdout(self) -> str:
-        """Standard output as UTF-8, undecodable bytes replaced."""
-        return self.stdout_bytes.decode(errors="replace")
-
-    @property
-    def stderr(self) -> str:
-        """Standard error as UTF-8, undecodable bytes replaced."""
-        return self.stderr_bytes.decode(errors="replace")
 
 
 @dataclass(frozen=True)
@@ -189,10 +157,46 @@ def _script(command: str | list[str], env: Mapping[str, str], cwd: str | None) -
 def _returncode(connection: Connection, asked: Order, output: Output, deadline: float) -> int:
     # Another user's shell and an input to send take far longer than a channel.
     if asked.user is None and asked.data is None and shell.suits(asked.command):
-        returncode = shell.run(connection, asked.script, output, deadline)
+        returncode = _run_in_shell(connection, asked.script, output, deadline)
         if returncode is not None:
             return returncode
     return _run_alone(connection, asked, output, deadline)
+
+
+def _run_in_shell(
+    connection: Connection, script: str, output: Output, deadline: float
+) -> int | None:
+    """Run a script by a shell that stays; None if this guest has none, and nothing was run."""
+    if not connection.has_shells:
+        return None
+    with connection.slot(deadline):
+        while (one := _shell(connection, deadline)) is not None:
+            try:
+                status = one.run(script, output, deadline)
+            except shell.GoneError:
+                one.close()
+                continue
+            except BaseException as error:
+                sessions.end_with(connection, one.pid, error)
+                one.close()
+                raise
+            if one.stays:
+                connection.idle.append(one)
+            else:
+                one.close()
+            return status
+    connection.has_shells = False
+    return None
+
+
+def _shell(connection: Connection, deadline: float) -> shell.Shell | None:
+    with suppress(IndexError):
+        while True:
+            one = connection.idle.pop()
+            if one.is_clean():
+                return one
+            one.close()
+    return shell.start(connection.open(deadline), deadline)
 
 
 def _run_alone(connection: Connection, asked: Order, output: Output, deadline: float) -> int:

@@ -103,7 +103,7 @@ def test_a_connection_that_broke_is_made_again_and_a_vm_that_died_is_named(vm, f
     forward = Path(vm.docker_host.removeprefix("unix://"))
     vm.disconnect()
     assert not forward.exists()
-    assert vm._booted.starting.poll() is not None
+    assert vm._ready.starting.poll() is not None
     assert vm.status == "Running"
     vm.disconnect()
     assert vm.run("echo back").stdout == "back\n"
@@ -119,7 +119,7 @@ def test_a_connection_that_broke_is_made_again_and_a_vm_that_died_is_named(vm, f
 
 
 def test_after_a_reboot_it_is_the_same(vm, monkeypatch) -> None:
-    host, before = vm.docker_host, vm._booted.connection
+    host, before = vm.docker_host, vm._ready.connection
     seconds = vm.boot_seconds
     vm.reboot()
     assert not before.alive
@@ -132,7 +132,7 @@ def test_after_a_reboot_it_is_the_same(vm, monkeypatch) -> None:
         booted.connection.close()  # type: ignore[attr-defined]
         raise LimaError("it failed")
 
-    monkeypatch.setattr(vm._boot, "reboot", fails)
+    monkeypatch.setattr(vm._owner, "reboot", fails)
     with pytest.raises(LimaError, match="it failed"):
         vm.reboot()
     assert vm.run("echo still").stdout == "still\n"

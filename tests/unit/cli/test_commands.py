@@ -14,7 +14,7 @@ from pytest_lima.cli import main
 from pytest_lima.errors import CleanupError
 from pytest_lima.guest.identity import Kept
 from pytest_lima.ownership.ledger import Ledger
-from pytest_lima.ownership.record import READY
+from pytest_lima.ownership.record import State
 from pytest_lima.warm.golden import Golden
 from pytest_lima.warm.store import Store
 
@@ -31,7 +31,7 @@ def orphan(name: str) -> None:
     record = ledger.read(name)
     assert record is not None
     dead = replace(record.owner, started=1.0)
-    ledger.write(replace(record, owner=dead, starter=dead, leases=(), state=READY))
+    ledger.write(replace(record, owner=dead, starter=dead, leases=(), state=State.READY))
 
 
 def test_with_nothing_there(fake_lima, capsys) -> None:
