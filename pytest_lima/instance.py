@@ -121,17 +121,35 @@ class Instance(Machine):
         with self._connection() as connection:
             return commands.run_order(connection, order, check=check)
 
-    def put(self, local: os.PathLike[str] | str, remote: GuestPath) -> None:
+    def put(
+        self,
+        local: os.PathLike[str] | str,
+        remote: GuestPath,
+        *,
+        user: str | None = None,
+        mode: int | None = None,
+    ) -> None:
         """Copy a file, or a directory's contents as one stream, to the guest.
 
+        Args:
+            local: What is copied.
+            remote: Where to; for a directory's contents it is made if it isn't there.
+            user: Whose the file, or all of the directory's contents, will be. It is written by
+                this user's rights, by way of sudo. By default the login user.
+            mode: Permissions of the file, such as ``0o600``; by default those of ``local``. A
+                directory takes none: all in it keeps its own.
+
         Raises:
+            TypeError: An argument of another type.
+            ValueError: One that can't be meant, such as a mode for a directory.
             LimaError: There is no such file, or the guest refused, or took 600 s for a directory.
             OSError: ``local`` can't be read.
         """
         source, target = arguments.local(local), arguments.path(remote)
-        files.require(source)
+        owner, permissions = arguments.user(user), arguments.mode(mode)
+        files.require(source, permissions)
         with self._connection() as connection:
-            files.put(connection, source, target)
+            files.put(connection, source, target, user=owner, mode=permissions)
 
     def get(self, remote: GuestPath, local: os.PathLike[str] | str) -> None:
         """Copy a file, or a directory's contents as one stream, from the guest.
@@ -165,23 +183,45 @@ class Instance(Machine):
         """
         return self.read_bytes(remote).decode()
 
-    def write_bytes(self, remote: GuestPath, data: bytes) -> None:
+    def write_bytes(
+        self,
+        remote: GuestPath,
+        data: bytes,
+        *,
+        user: str | None = None,
+        mode: int | None = None,
+    ) -> None:
         """Write a file in the guest.
 
+        Args:
+            remote: Its path; a symlink there leads to the file.
+            data: Its contents.
+            user: Whose it will be. It is written by this user's rights, by way of sudo;
+                ``"root"`` may write anywhere. By default it is written as the login user.
+            mode: Its permissions, such as ``0o600``. Nobody sees it with others: a new file takes
+                the place of the old one. By default a file that is there keeps its own.
+
         Raises:
+            TypeError: An argument of another type.
+            ValueError: One that can't be meant.
             LimaError: The guest refused.
         """
         target, checked = arguments.path(remote), bytes(arguments.data(data, "data"))
+        owner, permissions = arguments.user(user), arguments.mode(mode)
         with self._connection() as connection:
-            files.write_bytes(connection, target, checked)
+            files.write_bytes(connection, target, checked, user=owner, mode=permissions)
 
-    def write_text(self, remote: GuestPath, text: str) -> None:
-        """Write a file in the guest as UTF-8.
+    def write_text(
+        self, remote: GuestPath, text: str, *, user: str | None = None, mode: int | None = None
+    ) -> None:
+        """Write a file in the guest as UTF-8; otherwise as `write_bytes` does.
 
         Raises:
+            TypeError: An argument of another type.
+            ValueError: One that can't be meant.
             LimaError: The guest refused.
         """
-        self.write_bytes(remote, arguments.text(text, "text"))
+        self.write_bytes(remote, arguments.text(text, "text"), user=user, mode=mode)
 
     def console_log(self) -> str:
         """What the guest has printed on its console since its boot, the last 256 KiB."""

@@ -80,7 +80,14 @@ def test_commands_and_files(vm, tmp_path) -> None:
     assert vm.read_bytes("/tmp/bytes") == b"\xff"
     with pytest.raises(UnicodeDecodeError):
         vm.read_text("/tmp/bytes")
+    vm.write_text("/etc/app.conf", "ü", user="root", mode=0o600)
+    assert vm.run("cat /etc/app.conf; stat -c %a /etc/app.conf").stdout == "ü600\n"
     vm.get("/tmp/text", str(tmp_path / "back"))
+    vm.put(str(tmp_path / "back"), "/etc/again", user="root")
+    assert vm.read_text("/etc/again") == "ü"
+    with pytest.raises(LimaError, match="write /etc/x as ghost in the guest failed") as caught:
+        vm.write_bytes("/etc/x", b"x", user="ghost")
+    assert caught.value.seen == "sudo: unknown user ghost"
     vm.put(str(tmp_path / "back"), "/tmp/again")
     assert vm.read_text("/tmp/again") == "ü"
 
