@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -11,7 +11,7 @@ from pytest_lima import realfiles
 from pytest_lima.errors import LimaError
 from pytest_lima.guest import arguments, commands, files, readiness, sockets
 from pytest_lima.guest.arguments import GuestPath
-from pytest_lima.guest.commands import CommandResult
+from pytest_lima.guest.commands import Command, CommandResult
 from pytest_lima.guest.output import OnOutput
 from pytest_lima.lima import engines, logs, paths, process
 from pytest_lima.machine import Machine
@@ -83,10 +83,10 @@ class Instance(Machine):
 
     def run(
         self,
-        command: str | Sequence[str | os.PathLike[str]],
+        command: Command,
         *,
         check: bool = True,
-        timeout: float = 60.0,
+        timeout: float = commands.TIMEOUT,
         input: str | bytes | None = None,  # noqa: A002 - subprocess.run's name
         env: Mapping[str, str] | None = None,
         cwd: GuestPath | None = None,

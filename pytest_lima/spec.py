@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from pytest_lima.errors import TemplateError
 from pytest_lima.settings import Settings
@@ -70,6 +70,27 @@ class MachineSpec:
             param=tuple(sorted({**settings.params, **dict(self.param)}.items())),
             overrides=canonical(overrides) if self.overrides == "{}" else self.overrides,
         )
+
+
+class MachineArguments(TypedDict, total=False):
+    """What says which machine is asked for; ``machine_spec`` takes just these.
+
+    For editors and type checkers: ``small: MachineArguments = {"cpus": 1}`` is checked, and can be
+    given to the marker too, as in ``pytest.mark.lima(**small)``.
+    """
+
+    template: str | None
+    vmtype: str | None
+    arch: str | None
+    cpus: int | None
+    memory: float | str | None
+    disk: float | str | None
+    provision: str | Sequence[str]
+    mounts: Sequence[str]
+    networks: Sequence[Mapping[str, Any]]
+    set: str | Sequence[str]
+    param: Mapping[str, str] | None
+    overrides: Mapping[str, Any] | None
 
 
 def machine_spec(

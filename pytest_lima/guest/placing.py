@@ -18,7 +18,7 @@ from pytest_lima.guest.streams import EndedError, Stream
 
 _PIECE = 256 * 1024
 
-# Its arguments: a path with a slash, how many bytes come, a name of nobody's, a mode or nothing.
+# Its arguments: a path, how many bytes come, a name of nobody's, a mode or nothing.
 # A new file takes the old one's place where its owner or its mode has to be another. Else the old
 # one is written to, which is all that files below /proc and /sys, and devices, allow.
 _WRITE = r"""
@@ -71,9 +71,8 @@ def write(
         TimeoutError: It took too long.
     """
     deadline = realtime.monotonic() + transfers.TIMEOUT
-    path = remote if remote.startswith("/") else f"./{remote}"
     with sessions.begun(
-        connection, _line(path, size, mode), deadline,
+        connection, _line(remote, size, mode), deadline,
         user=user, takes_input=True, ends_with_input=True,
     ) as session:  # fmt: skip
         stream = Stream(session, deadline)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import pytest
 
@@ -12,7 +12,7 @@ from pytest_lima.lima.engines import ENGINES
 from pytest_lima.plugin.marks import Ask
 from pytest_lima.plugin.session import session_key
 from pytest_lima.settings import Settings
-from pytest_lima.spec import machine_spec
+from pytest_lima.spec import MachineArguments, machine_spec
 
 if TYPE_CHECKING:
     from pytest_lima.instance import Instance
@@ -96,7 +96,9 @@ def lima_factory(
     """
     session = request.config.stash[session_key]
 
-    def start(*, name: str | None = None, engine: str | None = None, **spec: Any) -> Instance:
+    def start(
+        *, name: str | None = None, engine: str | None = None, **spec: Unpack[MachineArguments]
+    ) -> Instance:
         if engine is not None and engine not in ENGINES:
             raise TemplateError(
                 f"engine={engine!r} is not accepted; give one of {', '.join(ENGINES)}"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from pytest_lima.errors import (
     InstanceDiedError,
     LimaError,
 )
-from pytest_lima.guest import readiness
+from pytest_lima.guest import commands, readiness
 
 
 @pytest.fixture(autouse=True)
@@ -101,6 +102,13 @@ def test_commands_and_files(vm, tmp_path) -> None:
     for thread in threads:
         thread.join()
     assert sorted(outputs) == sorted(f"{n}\n" for n in range(12))
+
+
+def test_run_has_all_that_says_how_a_command_is_run() -> None:
+    shown = inspect.signature(Instance.run).parameters
+    assert list(shown) == ["self", "command", "check", *commands.Options.__annotations__]
+    defaults = [shown[name].default for name in commands.Options.__annotations__]
+    assert defaults == [60.0, None, None, None, None, None]
 
 
 def test_a_connection_that_broke_is_made_again_and_a_vm_that_died_is_named(vm, fake_lima) -> None:

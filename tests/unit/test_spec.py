@@ -1,16 +1,27 @@
 from __future__ import annotations
 
+import inspect
 import math
+from typing import get_type_hints
 
 import pytest
 
 from pytest_lima.errors import TemplateError
 from pytest_lima.settings import Settings
-from pytest_lima.spec import MachineSpec, canonical, machine_spec
+from pytest_lima.spec import MachineArguments, MachineSpec, canonical, machine_spec
 
 
 def test_nothing_asked_for_is_the_empty_spec() -> None:
     assert machine_spec() == MachineSpec()
+
+
+def test_editors_and_type_checkers_know_the_arguments() -> None:
+    """What `lima_factory` and `lima_instance` pass on is just what makes a spec."""
+    taken = get_type_hints(machine_spec)
+    del taken["return"]
+    assert get_type_hints(MachineArguments) == taken
+    kinds = {one.kind for one in inspect.signature(machine_spec).parameters.values()}
+    assert kinds == {inspect.Parameter.KEYWORD_ONLY}
 
 
 def test_specs_that_mean_the_same_are_equal() -> None:
