@@ -253,5 +253,6 @@ class Instance(Machine):
             return found[engine]
         raise LimaError(
             f"{self.name} was started without {engine}",
-            remedy=f"ask for it with --lima-engine={engine}, or use the fixture that does",
+            remedy=f"ask for it with --lima-engine={engine}, with engine={engine!r} in the test's "
+            "marker, or by the fixture that does",
         )

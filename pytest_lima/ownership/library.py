@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Unpack
 
-from pytest_lima.errors import TemplateError
 from pytest_lima.instance import Instance
 from pytest_lima.lima import engines
 from pytest_lima.observer import Observer
@@ -44,11 +43,7 @@ def lima_instance(
             as a note.
     """
     chosen = settings or resolve({}, os.environ, {})
-    if engine not in engines.ENGINES:
-        raise TemplateError(
-            f"engine={engine!r} is not accepted; give one of " + ", ".join(engines.ENGINES)
-        )
-    asked = replace(machine_spec(**spec), engines=engines.ENGINES[engine])
+    asked = replace(machine_spec(**spec), engines=engines.named(engine))
     default = chosen.templates[0]
     pool = Pool(chosen, os.environ, observer or Observer())
     try:

@@ -108,6 +108,8 @@ WRONG = {
     "provision=7 is not accepted; give a text or a list of texts": "provision=7",
     "param=['A=1'] is not accepted; give a mapping": "param=['A=1']",
     "give a mapping": "overrides=['cpus']",
+    "engine='dokcer' is not accepted; give one of docker, containerd, both, none (did you mean "
+    "docker?)": "engine='dokcer'",
 }
 
 
