@@ -30,7 +30,7 @@ class Instance(Machine):
         vmtype: ``qemu`` or ``vz``.
         arch: ``x86_64``, ``aarch64``, …
         cpus: Number of virtual CPUs.
-        memory: MiB.
+        memory: MiB; what was asked for as 2 or ``"2GiB"`` is 2048.
         dir: The instance's folder on the host.
         user: The guest's login user; may use ``sudo`` without a password.
         ssh_port: Port on 127.0.0.1 of the guest's sshd.
@@ -46,10 +46,12 @@ class Instance(Machine):
             "to use it, or pass on its ssh_config, docker_host or name"
         )
 
-    @property
     @realfiles.aside()
     def status(self) -> str:
-        """Lima's word for its state: ``Running``, ``Stopped``, ``Broken``; ``Gone`` if deleted."""
+        """Lima's word for its state: ``Running``, ``Stopped``, ``Broken``; ``Gone`` if deleted.
+
+        limactl is asked each time.
+        """
         info = self._host.limactl.inspect(self.name)
         return info.status if info else "Gone"
 

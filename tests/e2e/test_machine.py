@@ -25,7 +25,7 @@ def test_systemd_runs_and_cloud_init_is_done(lima: Instance) -> None:
 
 
 def test_facts(lima: Instance) -> None:
-    assert lima.status == "Running"
+    assert lima.status() == "Running"
     assert lima.name.startswith("pl-")
     assert lima.run("uname -m").stdout.strip() == lima.arch
     assert int(lima.run("nproc").stdout) == lima.cpus

@@ -14,7 +14,7 @@ def test_closest_wins_and_specs_are_grouped(pytester, fake_lima):
         def follower(lima):
             print(f"follows {lima.cpus} {lima.memory}")
             yield lima.name
-            print(f"leaves {lima.status}")
+            print(f"leaves {lima.status()}")
 
         @pytest.fixture
         def alive(lima):

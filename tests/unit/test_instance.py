@@ -34,7 +34,7 @@ def test_what_it_knows_of_itself(vm, fake_lima) -> None:
     assert vm.dir == fake_lima.home / vm.name
     assert vm.run("whoami").stdout == f"{vm.user}\n"
     assert vm.boot_seconds > 0
-    assert vm.status == "Running"
+    assert vm.status() == "Running"
     assert repr(vm) == f"<Instance {vm.name} qemu {vm.arch}>"
     assert "Linux version" in vm.console_log()
     assert vm.limactl("list", "--format=json", vm.name).ok
@@ -119,7 +119,7 @@ def test_a_connection_that_broke_is_made_again_and_a_vm_that_died_is_named(vm, f
     vm.disconnect()
     assert not forward.exists()
     assert vm._booted.starting.poll() is not None
-    assert vm.status == "Running"
+    assert vm.status() == "Running"
     vm.disconnect()
     assert vm.run("echo back").stdout == "back\n"
 
@@ -128,9 +128,9 @@ def test_a_connection_that_broke_is_made_again_and_a_vm_that_died_is_named(vm, f
                 lambda: vm.put(Path(__file__), "/tmp/x")):  # fmt: skip
         with pytest.raises(InstanceDiedError, match=f"the VM {vm.name} has died"):
             use()
-    assert vm.status == "Stopped"
+    assert vm.status() == "Stopped"
     vm.limactl("delete", "--force", vm.name)
-    assert vm.status == "Gone"
+    assert vm.status() == "Gone"
 
 
 def test_after_a_reboot_it_is_the_same(vm, monkeypatch) -> None:

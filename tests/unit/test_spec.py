@@ -24,6 +24,15 @@ def test_editors_and_type_checkers_know_the_arguments() -> None:
     assert kinds == {inspect.Parameter.KEYWORD_ONLY}
 
 
+def test_sizes_are_what_an_instance_will_have() -> None:
+    """MiB, whoever gave them in what unit."""
+    for size in (1.5, "1.5", "1.5GiB", "1536MiB"):
+        assert (machine_spec(memory=size).memory, machine_spec(disk=size).disk) == (1536, 1536)
+    assert machine_spec(memory=0.0001).memory == 1  # 0 would leave it open
+    filled = machine_spec().filled(Settings(memory=0.5, disk=3.0), "t", {})
+    assert (filled.memory, filled.disk) == (512, 3072)
+
+
 def test_specs_that_mean_the_same_are_equal() -> None:
     one = machine_spec(
         memory="2GiB", disk=10, provision="true", param={"a": "1", "b": "2"},
@@ -109,7 +118,7 @@ OPTIONS = Settings(
 def test_what_a_spec_leaves_open_comes_from_the_options() -> None:
     filled = machine_spec().filled(OPTIONS, "template:debian", {"x": 1})
     assert filled == MachineSpec(
-        template="template:debian", vmtype="qemu", arch="x86_64", cpus=2, memory=2.0, disk=8.0,
+        template="template:debian", vmtype="qemu", arch="x86_64", cpus=2, memory=2048, disk=8192,
         mounts=("/srv",), set=(".a = 1",), param=(("A", "option"), ("B", "option")),
         overrides='{"x": 1}',
     )  # fmt: skip
@@ -122,7 +131,7 @@ def test_what_a_spec_says_stays() -> None:
     )  # fmt: skip
     filled = spec.filled(OPTIONS, "template:debian", {"x": 1})
     assert (filled.template, filled.vmtype, filled.arch) == ("t", "vz", "aarch64")
-    assert (filled.cpus, filled.memory, filled.disk) == (1, 1.0, 4.0)
+    assert (filled.cpus, filled.memory, filled.disk) == (1, 1024, 4096)
     assert (filled.mounts, filled.provision) == (("/mnt:w",), ("true",))
     assert filled.overrides == '{"y": 2}'
     # Edits add up, the spec's last so that they win; params merge.

@@ -54,7 +54,7 @@ def mark(*args: object, **kwargs: object) -> pytest.Mark:
     [
         ([], Ask()),
         ([mark()], Ask()),
-        ([mark(cpus=4), mark(cpus=2, memory="1GiB")], Ask(MachineSpec(cpus=4, memory=1.0))),
+        ([mark(cpus=4), mark(cpus=2, memory="1GiB")], Ask(MachineSpec(cpus=4, memory=1024))),
     ],
 )
 def test_markers_add_up_and_the_closest_wins(markers, ask) -> None:
