@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from pytest_lima.ownership.pool import LimaFactory
     from pytest_lima.results import CommandResult
     from pytest_lima.settings import Settings
+    from pytest_lima.spec import MachineArguments
 
 __version__ = "0.1.0"
 
@@ -46,6 +47,7 @@ _HOMES = {
     "CommandResult": "pytest_lima.results",
     "Instance": "pytest_lima.instance",
     "LimaFactory": "pytest_lima.ownership.pool",
+    "MachineArguments": "pytest_lima.spec",
     "lima_instance": "pytest_lima.ownership.library",
     "Settings": "pytest_lima.settings",
 }
@@ -65,6 +67,7 @@ __all__ = [
     "LimaFactory",
     "LimactlMissingError",
     "LimactlVersionError",
+    "MachineArguments",
     "ProvisionError",
     "ReadyTimeoutError",
     "Settings",

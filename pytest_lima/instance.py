@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -11,6 +11,7 @@ from pytest_lima import realfiles
 from pytest_lima.errors import LimaError
 from pytest_lima.guest import arguments, commands, files, readiness, sockets
 from pytest_lima.guest.arguments import GuestPath
+from pytest_lima.guest.commands import Command
 from pytest_lima.guest.output import OnOutput
 from pytest_lima.lima import engines, logs, paths, process
 from pytest_lima.machine import Machine
@@ -30,7 +31,7 @@ class Instance(Machine):
         vmtype: ``qemu`` or ``vz``.
         arch: ``x86_64``, ``aarch64``, …
         cpus: Number of virtual CPUs.
-        memory: MiB.
+        memory: MiB; what was asked for as 2 or ``"2GiB"`` is 2048.
         dir: The instance's folder on the host.
         user: The guest's login user; may use ``sudo`` without a password.
         ssh_port: Port on 127.0.0.1 of the guest's sshd.
@@ -46,10 +47,12 @@ class Instance(Machine):
             "to use it, or pass on its ssh_config, docker_host or name"
         )
 
-    @property
     @realfiles.aside()
     def status(self) -> str:
-        """Lima's word for its state: ``Running``, ``Stopped``, ``Broken``; ``Gone`` if deleted."""
+        """Lima's word for its state: ``Running``, ``Stopped``, ``Broken``; ``Gone`` if deleted.
+
+        limactl is asked each time.
+        """
         info = self._ready.request.host.limactl.inspect(self.name)
         return info.status if info else "Gone"
 
@@ -83,10 +86,10 @@ class Instance(Machine):
 
     def run(
         self,
-        command: str | Sequence[str | os.PathLike[str]],
+        command: Command,
         *,
         check: bool = True,
-        timeout: float = 60.0,
+        timeout: float = commands.TIMEOUT,
         input: str | bytes | None = None,  # noqa: A002 - subprocess.run's name
         env: Mapping[str, str] | None = None,
         cwd: GuestPath | None = None,
@@ -121,17 +124,35 @@ class Instance(Machine):
         with self._connection() as connection:
             return commands.run_order(connection, order, check=check)
 
-    def put(self, local: os.PathLike[str] | str, remote: GuestPath) -> None:
+    def put(
+        self,
+        local: os.PathLike[str] | str,
+        remote: GuestPath,
+        *,
+        user: str | None = None,
+        mode: int | None = None,
+    ) -> None:
         """Copy a file, or a directory's contents as one stream, to the guest.
 
+        Args:
+            local: What is copied.
+            remote: Where to; for a directory's contents it is made if it isn't there.
+            user: Whose the file, or all of the directory's contents, will be. It is written by
+                this user's rights, by way of sudo. By default the login user.
+            mode: Permissions of the file, such as ``0o600``; by default those of ``local``. A
+                directory takes none: all in it keeps its own.
+
         Raises:
+            TypeError: An argument of another type.
+            ValueError: One that can't be meant, such as a mode for a directory.
             LimaError: There is no such file, or the guest refused, or took 600 s for a directory.
             OSError: ``local`` can't be read.
         """
         source, target = arguments.local(local), arguments.path(remote)
-        files.require(source)
+        owner, permissions = arguments.user(user), arguments.mode(mode)
+        files.require(source, permissions)
         with self._connection() as connection:
-            files.put(connection, source, target)
+            files.put(connection, source, target, user=owner, mode=permissions)
 
     def get(self, remote: GuestPath, local: os.PathLike[str] | str) -> None:
         """Copy a file, or a directory's contents as one stream, from the guest.
@@ -165,23 +186,45 @@ class Instance(Machine):
         """
         return self.read_bytes(remote).decode()
 
-    def write_bytes(self, remote: GuestPath, data: bytes) -> None:
+    def write_bytes(
+        self,
+        remote: GuestPath,
+        data: bytes,
+        *,
+        user: str | None = None,
+        mode: int | None = None,
+    ) -> None:
         """Write a file in the guest.
 
+        Args:
+            remote: Its path; a symlink there leads to the file.
+            data: Its contents.
+            user: Whose it will be. It is written by this user's rights, by way of sudo;
+                ``"root"`` may write anywhere. By default it is written as the login user.
+            mode: Its permissions, such as ``0o600``. Nobody sees it with others: a new file takes
+                the place of the old one. By default a file that is there keeps its own.
+
         Raises:
+            TypeError: An argument of another type.
+            ValueError: One that can't be meant.
             LimaError: The guest refused.
         """
         target, checked = arguments.path(remote), bytes(arguments.data(data, "data"))
+        owner, permissions = arguments.user(user), arguments.mode(mode)
         with self._connection() as connection:
-            files.write_bytes(connection, target, checked)
+            files.write_bytes(connection, target, checked, user=owner, mode=permissions)
 
-    def write_text(self, remote: GuestPath, text: str) -> None:
-        """Write a file in the guest as UTF-8.
+    def write_text(
+        self, remote: GuestPath, text: str, *, user: str | None = None, mode: int | None = None
+    ) -> None:
+        """Write a file in the guest as UTF-8; otherwise as `write_bytes` does.
 
         Raises:
+            TypeError: An argument of another type.
+            ValueError: One that can't be meant.
             LimaError: The guest refused.
         """
-        self.write_bytes(remote, arguments.text(text, "text"))
+        self.write_bytes(remote, arguments.text(text, "text"), user=user, mode=mode)
 
     def console_log(self) -> str:
         """What the guest has printed on its console since its boot, the last 256 KiB."""
@@ -213,5 +256,6 @@ class Instance(Machine):
             return found[engine]
         raise LimaError(
             f"{self.name} was started without {engine}",
-            remedy=f"ask for it with --lima-engine={engine}, or use the fixture that does",
+            remedy=f"ask for it with --lima-engine={engine}, with engine={engine!r} in the test's "
+            "marker, or by the fixture that does",
         )

@@ -95,7 +95,7 @@ OPTIONS: tuple[Option, ...] = (
     _choice("accel", "Accelerator for QEMU (auto: one that was seen to work)",
             "auto", "kvm", "hvf", "tcg"),
     _choice("engine", "Container engine to wait for and forward "
-            "(auto: what the collected tests' fixtures ask for)",
+            "(auto: what the collected tests ask for)",
             "auto", "docker", "containerd", "both", "none"),
     Option("timeout", positive, 600.0, "SECONDS", "Longest time until a VM is ready"),
     Option(

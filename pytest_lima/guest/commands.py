@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from pytest_lima import realtime
 from pytest_lima.errors import CommandError, CommandTimeoutError
@@ -23,8 +23,22 @@ if TYPE_CHECKING:
 
     from pytest_lima.guest.ssh import Connection
 
+TIMEOUT = 60.0
 _PIECE = 256 * 1024
 _FOREVER = 1e8
+
+Command = str | Sequence[str | os.PathLike[str]]
+
+
+class Options(TypedDict, total=False):
+    """How a command is run; what each means is told at ``Instance.run``."""
+
+    timeout: float
+    input: str | bytes | None
+    env: Mapping[str, str] | None
+    cwd: GuestPath | None
+    user: str | None
+    on_output: OnOutput | None
 
 
 @dataclass(frozen=True)
@@ -53,16 +67,7 @@ class Order:
         return self.command if isinstance(self.command, str) else shlex.join(self.command)
 
 
-def order(
-    command: str | Sequence[str | os.PathLike[str]],
-    *,
-    timeout: float = 60.0,
-    input: str | bytes | None = None,  # noqa: A002 - subprocess.run's name
-    env: Mapping[str, str] | None = None,
-    cwd: GuestPath | None = None,
-    user: str | None = None,
-    on_output: OnOutput | None = None,
-) -> Order:
+def order(command: Command, **options: Unpack[Options]) -> Order:
     """A command with its arguments checked; see ``Instance.run``.
 
     Raises:
@@ -72,30 +77,20 @@ def order(
     checked = arguments.command(command)
     return Order(
         checked,
-        _script(checked, arguments.env(env), arguments.cwd(cwd)),
-        min(arguments.timeout(timeout), _FOREVER),  # infinity is no time that can be waited for
-        arguments.input(input),
-        arguments.user(user),
-        arguments.callback(on_output, "on_output"),
+        _script(checked, arguments.env(options.get("env")), arguments.cwd(options.get("cwd"))),
+        # Infinity is no time that can be waited for.
+        min(arguments.timeout(options.get("timeout", TIMEOUT)), _FOREVER),
+        arguments.input(options.get("input")),
+        arguments.user(options.get("user")),
+        arguments.callback(options.get("on_output"), "on_output"),
     )
 
 
 def run(
-    connection: Connection,
-    command: str | Sequence[str | os.PathLike[str]],
-    *,
-    check: bool = True,
-    timeout: float = 60.0,
-    input: str | bytes | None = None,  # noqa: A002 - subprocess.run's name
-    env: Mapping[str, str] | None = None,
-    cwd: GuestPath | None = None,
-    user: str | None = None,
-    on_output: OnOutput | None = None,
+    connection: Connection, command: Command, *, check: bool = True, **options: Unpack[Options]
 ) -> CommandResult:
     """Run a command in the guest; see ``Instance.run`` and ``run_order``."""
-    asked = order(command, timeout=timeout, input=input, env=env, cwd=cwd, user=user,
-                  on_output=on_output)  # fmt: skip
-    return run_order(connection, asked, check=check)
+    return run_order(connection, order(command, **options), check=check)
 
 
 def run_order(connection: Connection, asked: Order, *, check: bool = True) -> CommandResult:

@@ -223,9 +223,9 @@ def _apply_spec(filled: dict[str, Any], spec: MachineSpec, vmtype: str, arch: st
     if spec.cpus:
         filled["cpus"] = spec.cpus
     if spec.memory:
-        filled["memory"] = f"{spec.memory * 1024:.0f}MiB"
+        filled["memory"] = f"{spec.memory}MiB"
     if spec.disk:
-        filled["disk"] = f"{spec.disk * 1024:.0f}MiB"
+        filled["disk"] = f"{spec.disk}MiB"
     if spec.networks:
         filled["networks"] = [json.loads(network) for network in spec.networks]
     filled["mounts"] = [mounts.parse(text) for text in spec.mounts]

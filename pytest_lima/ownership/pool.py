@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol, Unpack
 
 from pytest_lima.errors import AcceleratorError, LimaError
 from pytest_lima.guest import ssh
@@ -28,14 +28,18 @@ from pytest_lima.ownership.standby import Standby
 from pytest_lima.ownership.sweep import Sweeper
 from pytest_lima.request import StartRequest
 from pytest_lima.settings import DEFAULT_TEMPLATE, Settings
-from pytest_lima.spec import MachineSpec
+from pytest_lima.spec import MachineArguments, MachineSpec
 
 
 class LimaFactory(Protocol):
     """Makes further machines, released with the session."""
 
     def __call__(
-        self, *, name: str | None = None, engine: str | None = None, **spec: Any
+        self,
+        *,
+        name: str | None = None,
+        engine: str | None = None,
+        **spec: Unpack[MachineArguments],
     ) -> Instance:
         """Start a machine of its own.
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import pytest
 
 from pytest_lima.errors import TemplateError
-from pytest_lima.lima.engines import ENGINES
+from pytest_lima.lima.engines import named
 from pytest_lima.plugin.marks import Ask
 from pytest_lima.plugin.session import session_key
 from pytest_lima.settings import Settings
-from pytest_lima.spec import machine_spec
+from pytest_lima.spec import MachineArguments, machine_spec
 
 if TYPE_CHECKING:
     from pytest_lima.instance import Instance
@@ -56,9 +56,8 @@ def lima(
     """A real Linux VM, started once for all tests that want the same one.
 
     It is ready: cloud-init has ended without errors, SSH answers, and so do the container
-    engines that the collected tests ask for by their fixtures. It is deleted after the last
-    test that wants it. ``@pytest.mark.lima(cpus=4, …)`` on a test asks for one of another
-    kind from this same fixture.
+    engines that the collected tests ask for. It is deleted after the last test that wants it.
+    ``@pytest.mark.lima(cpus=4, …)`` on a test asks for one of another kind from this same fixture.
     """
     session = request.config.stash[session_key]
     asked = request.param if hasattr(request, "param") else session.asked_by_name()
@@ -78,7 +77,7 @@ def lima_fresh(
     """A Linux VM for this test alone, in the state in which it first was ready.
 
     It wakes up from a kept one within seconds where warm start works, and boots elsewhere. The
-    test's ``@pytest.mark.lima`` says what it is.
+    test's ``@pytest.mark.lima`` says what it is, and has the engines that this test asks for.
     """
     session = request.config.stash[session_key]
     yield session.create_fresh(request.node, lima_template, lima_overrides)
@@ -91,18 +90,16 @@ def lima_factory(
 ) -> Iterator[LimaFactory]:
     """Starts further VMs: ``lima_factory(name="db", memory=4)``; they end with the session.
 
-    Takes the marker's arguments except ``fresh``, ``name`` for a part of the host name, and
-    ``engine`` to have ``docker``, ``containerd`` or ``both`` answer in it.
+    Takes the marker's arguments except ``fresh``, and ``name`` for a part of the host name.
     """
     session = request.config.stash[session_key]
 
-    def start(*, name: str | None = None, engine: str | None = None, **spec: Any) -> Instance:
-        if engine is not None and engine not in ENGINES:
-            raise TemplateError(
-                f"engine={engine!r} is not accepted; give one of {', '.join(ENGINES)}"
-            )
+    def start(
+        *, name: str | None = None, engine: str | None = None, **spec: Unpack[MachineArguments]
+    ) -> Instance:
         asked = machine_spec(**spec).located("", request.config.invocation_params.dir)
-        return session.create(asked, name, engine, lima_template, lima_overrides)
+        engines = None if engine is None else named(engine)
+        return session.create(asked, name, engines, lima_template, lima_overrides)
 
     yield start
     session.release_made()

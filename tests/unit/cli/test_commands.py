@@ -49,7 +49,7 @@ def test_list_says_who_owns_and_who_uses_what(fake_lima, capsys) -> None:
         heading, row = capsys.readouterr().out.splitlines()
         assert heading.split() == ["NAME", "STATE", "VM", "OWNER", "USERS", "WHAT"]
         assert row.split()[:5] == [vm.name, "ready", "running", str(os.getpid()), str(os.getpid())]
-        assert "cpus 2, memory 1.0" in row
+        assert "cpus 2, memory 1024 MiB" in row
         assert main(["list", "--json"]) == 0
         [entry] = lines(capsys)
         assert (entry["name"], entry["users"], entry["orphan"]) == (vm.name, [os.getpid()], False)

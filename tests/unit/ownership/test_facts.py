@@ -27,10 +27,11 @@ def test_equal_machines_do_not_differ() -> None:
 
 
 def test_differences_are_named() -> None:
-    asked = describe(order("a", cpus=2, engines=frozenset({"docker"})))
-    there = describe(order("b", cpus=4))
+    asked = describe(order("a", cpus=2, memory=1024, engines=frozenset({"docker"})))
+    there = describe(order("b", cpus=4, disk=2048))
     assert differences(asked, there) == [
-        "cpus is 4, asked for is 2", "engines is not set, asked for is docker",
+        "cpus is 4, asked for is 2", "memory is not set, asked for is 1024 MiB",
+        "disk is 2048 MiB, asked for is not set", "engines is not set, asked for is docker",
     ]  # fmt: skip
 
 
