@@ -50,6 +50,8 @@ class States(Protocol):
 class Machine:
     """What ``Instance`` stands on.
 
+    What begins with an underscore is for who owns the VM or shares it out, not for its user.
+
     A forked child may use it as another process would: over a connection of its own, while the
     VM and its forwards are the business of the process that has made it.
     """
@@ -173,7 +175,7 @@ class Machine:
         if self._booted.forward:
             self._booted.forward.close()
 
-    def detach(self) -> None:
+    def _detach(self) -> None:
         """Drop our connection; the VM and its forwards go on for others."""
         if self._maker.is_here:
             # A login that is broken off counts against whoever comes next: all of us have one
@@ -183,18 +185,13 @@ class Machine:
         if self._booted.forward:
             self._booted.forward.leave()
 
-    def replace(self, boot: Boot, booted: Booted) -> None:
+    def _replace(self, boot: Boot, booted: Booted) -> None:
         """Stand for another boot from now on, after the VM had died."""
         with self._changing():
             self._drop()
             self._take(boot, booted)
 
-    @property
-    def booted(self) -> Booted:
-        """What the last boot has left; for those who share the instance out."""
-        return self._booted
-
-    def cause_of_death(self) -> str | None:
+    def _cause_of_death(self) -> str | None:
         """Why the VM is dead; None while it lives."""
         return self._vitals.cause_of_death()
 

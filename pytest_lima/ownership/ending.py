@@ -80,7 +80,7 @@ class Ending:
         record = self._ledger.read(name)
         if decision == SHARED or record is None:
             if instance is not None:
-                instance.detach()
+                instance._detach()
         elif decision == DELETE:
             if instance is not None:
                 instance.disconnect()
@@ -89,7 +89,7 @@ class Ending:
             if decision == STOP:
                 self._stop(record, instance)
             elif instance is not None:
-                instance.detach()
+                instance._detach()
             removal.remove_snapshots(Path(record.home), name)  # nobody else may restore them
             self.note_kept(record)
 

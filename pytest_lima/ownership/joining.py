@@ -85,7 +85,7 @@ class Joiner:
         most = self._settings.recreate
         if self._claims.take_over(order.name, dead=dead, most=most, seen=seen):
             self._observer.warn(f"{order.name} has died and is made anew")
-            instance.replace(*self._maker.boot(order, starting.start_anew))
+            instance._replace(*self._maker.boot(order, starting.start_anew))
             return True
         record = self._ledger.read(order.name)
         if record is None or not record.claimable:
@@ -94,7 +94,7 @@ class Joiner:
             return False
         if Vitals(instance.dir).cause_of_death() is not None:
             return False
-        instance.replace(*self._attached(order, set_clock=False))
+        instance._replace(*self._attached(order, set_clock=False))
         return True
 
     def wake(self, order: Order, instance: Instance) -> None:
@@ -103,7 +103,7 @@ class Joiner:
         Raises:
             LimaError: It isn't what it was.
         """
-        instance.replace(*self._attached(order, set_clock=True))
+        instance._replace(*self._attached(order, set_clock=True))
 
     def _join(self, record: Record, order: Order) -> Instance | None:
         """Wait until it is ready and join it; None when the claim has to be made again."""

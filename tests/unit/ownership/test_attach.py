@@ -103,8 +103,8 @@ def test_it_is_the_same_machine(there: tuple[Host, Instance]) -> None:
     booted = attach(host, vm.dir, Ledger(), set_clock=True)
     with closing(booted.connection):
         assert commands.run(booted.connection, "cat seen").stdout == "by the first"
-    assert booted.info == vm.booted.info
-    assert booted.keys.keys == vm.booted.keys.keys
+    assert booted.info == vm._booted.info
+    assert booted.keys.keys == vm._booted.keys.keys
     assert booted.forward is not None
     assert f"unix://{booted.forward.sockets['docker']}" == vm.docker_host
     booted.forward.leave()
@@ -115,8 +115,8 @@ def test_what_its_starter_knew_of_it_is_known(there: tuple[Host, Instance]) -> N
     """How long it takes to boot, for a reboot, and whose word its host keys are."""
     host, vm = there
     joined = attach(host, vm.dir, Ledger(), set_clock=False)
-    assert joined.cold_seconds == vm.booted.cold_seconds != None  # noqa: E711
-    assert joined.keys.source == vm.booted.keys.source
+    assert joined.cold_seconds == vm._booted.cold_seconds != None  # noqa: E711
+    assert joined.keys.source == vm._booted.keys.source
     joined.close()
 
 
@@ -313,7 +313,7 @@ def test_a_login_that_nobody_needed_ends_with_the_instance(
     host, vm = there
     held = fake_lima.hold_logins(vm.name)
     begun = time.monotonic()
-    for let_go in (Instance.detach, Instance.disconnect):
+    for let_go in (Instance._detach, Instance.disconnect):
         other = Instance(host, vm._boot, attach(host, vm.dir, Ledger(), set_clock=False))
         assert logins()
         let_go(other)

@@ -243,11 +243,11 @@ def test_not_while_others_use_it(vm: Instance, ledger: Ledger) -> None:
 
 
 def test_not_by_who_has_joined_it(vm: Instance) -> None:
-    joined = Instance(vm._host, vm._boot, vm.booted)
+    joined = Instance(vm._host, vm._boot, vm._booted)
     for use in uses(joined):
         with pytest.raises(LimaError, match="another process has started it"):
             use()
-    joined.detach()
+    joined._detach()
 
 
 def joins(settings: Settings, fake_lima: Any, ledger: Ledger, template: str) -> Pool:
