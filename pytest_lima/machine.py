@@ -47,6 +47,8 @@ class Owner(Protocol[Held_co]):
 class Machine:
     """What ``Instance`` stands on.
 
+    What begins with an underscore is for who owns the VM or shares it out, not for its user.
+
     A forked child may use it as another process would: over a connection of its own, while the
     VM and its forwards are the business of the process that has made it.
     """
@@ -166,7 +168,7 @@ class Machine:
         if self._ready.forward:
             self._ready.forward.close()
 
-    def detach(self) -> None:
+    def _detach(self) -> None:
         """Drop our connection; the VM and its forwards go on for others."""
         if self._maker.is_here:
             # A login that is broken off counts against whoever comes next: all of us have one
@@ -176,18 +178,13 @@ class Machine:
         if self._ready.forward:
             self._ready.forward.leave()
 
-    def replace(self, vm: ReadyVM) -> None:
+    def _replace(self, vm: ReadyVM) -> None:
         """Stand for another boot from now on, after the VM had died."""
         with self._changing():
             self._drop()
             self._take(vm)
 
-    @property
-    def ready(self) -> ReadyVM:
-        """What the last boot has left; for those who share the instance out."""
-        return self._ready
-
-    def cause_of_death(self) -> str | None:
+    def _cause_of_death(self) -> str | None:
         """Why the VM is dead; None while it lives."""
         return self._vitals.cause_of_death()
 

@@ -71,7 +71,7 @@ class Ending:
         decision, record = released.decision, released.record
         if decision is Decision.SHARED or record is None:
             if instance is not None:
-                instance.detach()
+                instance._detach()
         elif decision is Decision.DELETE:
             if instance is not None:
                 instance.disconnect()
@@ -80,7 +80,7 @@ class Ending:
             if decision is Decision.STOP:
                 self._stop(record, instance)
             elif instance is not None:
-                instance.detach()
+                instance._detach()
             removal.remove_snapshots(Path(record.home), name)  # nobody else may restore them
             self.note_kept(record)
 

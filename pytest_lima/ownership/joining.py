@@ -72,7 +72,7 @@ class Joiner:
         most = self._settings.recreate
         if self._claims.take_over(request.name, dead=dead, most=most, seen=seen):
             self._observer.warn(f"{request.name} has died and is made anew")
-            instance.replace(self._maker.boot(request, starting.start_anew))
+            instance._replace(self._maker.boot(request, starting.start_anew))
             return True
         record = self._ledger.read(request.name)
         if record is None or not record.claimable:
@@ -81,7 +81,7 @@ class Joiner:
             return False
         if Vitals(instance.dir).cause_of_death() is not None:
             return False
-        instance.replace(self._attached(request, set_clock=False))
+        instance._replace(self._attached(request, set_clock=False))
         return True
 
     def wake(self, request: StartRequest, instance: Instance) -> None:
@@ -90,7 +90,7 @@ class Joiner:
         Raises:
             LimaError: It isn't what it was.
         """
-        instance.replace(self._attached(request, set_clock=True))
+        instance._replace(self._attached(request, set_clock=True))
 
     def _join(self, record: Record, request: StartRequest) -> Instance | None:
         """Wait until it is ready and join it; None when the claim has to be made again."""

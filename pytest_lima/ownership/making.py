@@ -90,7 +90,7 @@ class Maker:
         Raises:
             LimaError: Others use it, or it could not be started again.
         """
-        return self._anew(held, held.ready.request, "reset")
+        return self._anew(held, held._ready.request, "reset")
 
     def restore(self, held: Machine, name: str) -> ReadyVM:
         """Begin anew in a state that was kept; the first state stays what it was.
@@ -98,7 +98,7 @@ class Maker:
         Raises:
             LimaError: Others use it, there is no such state, or it didn't wake up.
         """
-        first = held.ready.request
+        first = held._ready.request
         kept = Snapshots(first.host, first.name).find(name)
         return replace(self._anew(held, replace(first, state=kept.key), "restored"), request=first)
 

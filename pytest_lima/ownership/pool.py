@@ -206,6 +206,8 @@ class Pool:
         Raises:
             LimaError: Whatever kept the new one from being ready.
         """
+        if instance._cause_of_death() is None:
+            return False
         for key, member in self._members.held().items():
             if member.instance is instance and self._settings.recreate:
                 with self._members.turn(key):

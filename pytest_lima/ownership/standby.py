@@ -196,11 +196,11 @@ class Spare:
 
     def _stand_still(self, instance: Instance) -> None:
         """Have it stand still, once Lima has looked into it; not if it is wanted already."""
-        starting, deadline = instance.ready.starting, realtime.monotonic() + _SETTLING
+        starting, deadline = instance._ready.starting, realtime.monotonic() + _SETTLING
         while starting is not None and starting.poll() is None and realtime.monotonic() < deadline:
             if self._wanted.wait(_LOOK):
                 return
-        instance.detach()
+        instance._detach()
         self._still = True
         _order_monitor(instance, "stop")
 

@@ -313,8 +313,7 @@ class LimaSession:
         """A VM that has died is made anew, if that was asked for."""
         if self.settings.recreate:
             for machine in self._given_to(item):
-                if machine.cause_of_death() is not None:
-                    self.pool.renew(machine)
+                self.pool.renew(machine)
 
     def _freshen(self, item: pytest.Item) -> None:
         """Take away what earlier tests have left in the VM of a test that wants it fresh."""

@@ -63,7 +63,7 @@ def test_both_use_it(vm, tmp_path) -> None:
         check(vm.status() == "Running")
         vm.disconnect()
         check(vm.run("echo again").stdout == "again\n")
-        vm.detach()
+        vm._detach()
 
     for _ in range(2):
         forked(use)

@@ -61,10 +61,10 @@ def test_a_clock_that_docker_tells_wrong_or_not_at_all_is_corrected(
 ) -> None:  # fmt: skip
     set_wrong(vm)
     monkeypatch.setattr(answers, "docker_date", lambda path: told())
-    booted = attach(vm.ready.request, Ledger(), set_clock=False)
+    booted = attach(vm._ready.request, Ledger(), set_clock=False)
     booted.connection.close()
     assert not is_right(vm)  # it can't have slept
-    attach(vm.ready.request, Ledger(), set_clock=True).connection.close()
+    attach(vm._ready.request, Ledger(), set_clock=True).connection.close()
     assert is_right(vm)
 
 
@@ -74,14 +74,14 @@ def test_one_that_docker_tells_right_costs_no_command(
     set_wrong(vm)
     # Seen in the middle of a second, as an answer takes next to none.
     monkeypatch.setattr(answers, "docker_date", lambda path: time.time() - 0.5)
-    attach(vm.ready.request, Ledger(), set_clock=True).connection.close()
+    attach(vm._ready.request, Ledger(), set_clock=True).connection.close()
     assert not is_right(vm)
 
 
 def test_without_docker_the_guest_is_asked(fake_lima: FakeLima, observer: Recorder) -> None:
     with ready(fake_lima, observer) as vm:
         set_wrong(vm)
-        attach(vm.ready.request, Ledger(), set_clock=True).connection.close()
+        attach(vm._ready.request, Ledger(), set_clock=True).connection.close()
         assert is_right(vm)
 
 
@@ -94,11 +94,11 @@ def forwards(vm: Instance) -> list[int]:
 def test_it_is_the_same_machine(vm: Instance) -> None:
     vm.write_text("seen", "by the first")
     before = forwards(vm)
-    booted = attach(vm.ready.request, Ledger(), set_clock=True)
+    booted = attach(vm._ready.request, Ledger(), set_clock=True)
     with closing(booted.connection):
         assert commands.run(booted.connection, "cat seen").stdout == "by the first"
-    assert booted.info == vm.ready.info
-    assert booted.keys.keys == vm.ready.keys.keys
+    assert booted.info == vm._ready.info
+    assert booted.keys.keys == vm._ready.keys.keys
     assert booted.forward is not None
     assert f"unix://{booted.forward.sockets['docker']}" == vm.docker_host
     booted.forward.leave()
@@ -107,16 +107,16 @@ def test_it_is_the_same_machine(vm: Instance) -> None:
 
 def test_what_its_starter_knew_of_it_is_known(vm: Instance) -> None:
     """How long it takes to boot, for a reboot, and whose word its host keys are."""
-    joined = attach(vm.ready.request, Ledger(), set_clock=False)
-    assert joined.cold_seconds == vm.ready.cold_seconds != None  # noqa: E711
-    assert joined.keys.source == vm.ready.keys.source
+    joined = attach(vm._ready.request, Ledger(), set_clock=False)
+    assert joined.cold_seconds == vm._ready.cold_seconds != None  # noqa: E711
+    assert joined.keys.source == vm._ready.keys.source
     joined.close()
 
 
 def test_a_dead_forward_is_made_anew(vm: Instance) -> None:
     [pid] = forwards(vm)
     os.kill(pid, 9)
-    booted = attach(vm.ready.request, Ledger(), set_clock=False)
+    booted = attach(vm._ready.request, Ledger(), set_clock=False)
     with closing(booted.connection):
         assert booted.forward is not None
         assert f"unix://{booted.forward.sockets['docker']}" == vm.docker_host
@@ -133,7 +133,7 @@ def test_one_that_can_not_be_read_is_not_joined(vm: Instance, state: str | None)
     else:
         file.write_text(state)
     with pytest.raises(InstanceDiedError, match="can't be joined") as caught:
-        attach(vm.ready.request, Ledger(), set_clock=False)
+        attach(vm._ready.request, Ledger(), set_clock=False)
     assert str(file) in str(caught.value)
 
 
@@ -160,21 +160,21 @@ def test_nor_is_one_whose_state_says_something_else(
         del state[field]
     file.write_text(json.dumps(state))
     with pytest.raises(InstanceDiedError, match="can't be joined") as caught:
-        attach(vm.ready.request, Ledger(), set_clock=False)
+        attach(vm._ready.request, Ledger(), set_clock=False)
     assert str(file) in str(caught.value)
 
 
 def test_nor_is_one_without_host_keys(vm: Instance) -> None:
     (vm.dir / "pl" / "known_hosts").unlink()
     with pytest.raises(InstanceDiedError, match="can't be joined") as caught:
-        attach(vm.ready.request, Ledger(), set_clock=False)
+        attach(vm._ready.request, Ledger(), set_clock=False)
     assert "known_hosts" in str(caught.value)
 
 
 def test_nor_is_a_dead_one(vm: Instance, fake_lima: FakeLima) -> None:
     fake_lima.crash(vm.name)
     with pytest.raises(InstanceDiedError):
-        attach(vm.ready.request, Ledger(), set_clock=False)
+        attach(vm._ready.request, Ledger(), set_clock=False)
 
 
 def test_nor_one_with_other_host_keys_than_the_starter_has_seen(
@@ -183,7 +183,7 @@ def test_nor_one_with_other_host_keys_than_the_starter_has_seen(
     with ready(fake_lima, observer) as vm:
         pin_another_key(vm)
         with pytest.raises(HostKeyError):
-            attach(vm.ready.request, Ledger(), set_clock=False)
+            attach(vm._ready.request, Ledger(), set_clock=False)
 
 
 def pin_another_key(vm: Instance) -> None:
@@ -203,7 +203,7 @@ def test_no_login_is_waited_for_where_docker_answers(
     monkeypatch.setattr(answers, "docker_date", lambda path: time.time() - 0.5)
     held = fake_lima.hold_logins(vm.name)
     for set_clock in (True, False):
-        booted = attach(vm.ready.request, Ledger(), set_clock=set_clock)
+        booted = attach(vm._ready.request, Ledger(), set_clock=set_clock)
         assert booted.forward is not None
         assert answers.ping("docker", booted.forward.sockets["docker"]) == "OK"
         assert logins()  # it goes on
@@ -222,7 +222,7 @@ def test_docker_is_asked_again_where_its_date_is_not_clear(
     ahead = [0.4, -0.5]
     monkeypatch.setattr(answers, "docker_date", lambda path: time.time() + ahead.pop(0))
     held = fake_lima.hold_logins(vm.name)
-    attach(vm.ready.request, Ledger(), set_clock=True).login.close()
+    attach(vm._ready.request, Ledger(), set_clock=True).login.close()
     assert ahead == []
     held.unlink()
 
@@ -241,7 +241,7 @@ def test_it_is_waited_for_where_nothing_else_says_that_it_is_well(
         joined: list[ReadyVM] = []
 
         def join() -> None:
-            joined.append(attach(vm.ready.request, Ledger(), set_clock=why == "no date"))
+            joined.append(attach(vm._ready.request, Ledger(), set_clock=why == "no date"))
 
         thread = threading.Thread(target=join)
         thread.start()
@@ -260,18 +260,18 @@ def test_a_login_that_fails_later_is_told_then_and_at_once_to_the_next(
     vm: Instance,
 ) -> None:
     pin_another_key(vm)
-    booted = attach(vm.ready.request, Ledger(), set_clock=False)
+    booted = attach(vm._ready.request, Ledger(), set_clock=False)
     with pytest.raises(HostKeyError, match="another machine answers"):
         _ = booted.connection
     with pytest.raises(HostKeyError, match="another machine answers"):
-        attach(vm.ready.request, Ledger(), set_clock=False)
+        attach(vm._ready.request, Ledger(), set_clock=False)
 
 
 def test_one_that_dies_under_the_login_is_told_where_it_is_needed(
     vm: Instance, fake_lima: FakeLima
 ) -> None:
     fake_lima.hold_logins(vm.name)
-    booted = attach(vm.ready.request, Ledger(), set_clock=False)
+    booted = attach(vm._ready.request, Ledger(), set_clock=False)
     other = Instance(booted, vm._owner)
     died: list[InstanceDiedError] = []
 
@@ -294,8 +294,8 @@ def test_a_login_that_nobody_needed_ends_with_the_instance(
 ) -> None:
     held = fake_lima.hold_logins(vm.name)
     begun = time.monotonic()
-    for let_go in (Instance.detach, Instance.disconnect):
-        other = Instance(attach(vm.ready.request, Ledger(), set_clock=False), vm._owner)
+    for let_go in (Instance._detach, Instance.disconnect):
+        other = Instance(attach(vm._ready.request, Ledger(), set_clock=False), vm._owner)
         assert logins()
         let_go(other)
         assert until(lambda: not logins())
@@ -312,6 +312,6 @@ def test_so_does_one_of_an_instance_that_could_not_be_joined(
     held = fake_lima.hold_logins(vm.name)
     monkeypatch.setattr(answers, "docker_date", fails)
     with pytest.raises(InstanceDiedError):
-        attach(vm.ready.request, Ledger(), set_clock=True)
+        attach(vm._ready.request, Ledger(), set_clock=True)
     assert until(lambda: not logins())
     held.unlink()

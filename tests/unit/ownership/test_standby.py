@@ -25,10 +25,10 @@ class Vm:
     def __init__(self, name: str) -> None:
         self.name = name
         self.dir = Path("/nowhere")
-        self.ready = SimpleNamespace(starting=None)
+        self._ready = SimpleNamespace(starting=None)
         self.did: list[str] = []
 
-    def detach(self) -> None:
+    def _detach(self) -> None:
         self.did.append("detach")
 
     def disconnect(self) -> None:
@@ -150,12 +150,12 @@ def test_one_that_isn_t_ready_yet_is_waited_for_and_never_stands_still(
     # Lima is still looking into it, which would be waited for before it stands still.
     monkeypatch.setattr(module, "_LOOK", 0.01)
     busy = SimpleNamespace(poll=lambda: None)
-    monkeypatch.setattr(Vm, "detach", lambda vm: pytest.fail("it was let go of"))
+    monkeypatch.setattr(Vm, "_detach", lambda vm: pytest.fail("it was let go of"))
     init = Vm.__init__
 
     def with_lima(vm: Vm, name: str) -> None:
         init(vm, name)
-        vm.ready = SimpleNamespace(starting=busy)
+        vm._ready = SimpleNamespace(starting=busy)
 
     monkeypatch.setattr(Vm, "__init__", with_lima)
     threading.Timer(0.2, makers.may_go_on.set).start()
