@@ -115,14 +115,19 @@ def located(option: str, texts: Iterable[str], folder: Path) -> list[str]:
 
 
 def located_in(option: str, text: str, folders: Iterable[Path | str]) -> str:
-    """A relative path in the first of the folders that has it, else in the first."""
+    """A relative path in the first of the folders that has it, else in the first; ``~`` as well."""
     if not _is_relative(option, text):
-        return text
+        return at_home(text)
     writable = ":w" if option == "mount" and text.endswith(":w") else ""
     named = text.removesuffix(writable)
     paths = [os.path.join(folder, named) for folder in folders]  # noqa: PTH118 - texts
     found = next((path for path in paths if _is_there(option, path)), paths[0])
     return os.path.abspath(found) + writable  # noqa: PTH100 - no symlinks followed
+
+
+def at_home(text: str) -> str:
+    """A path with ``~`` written out."""
+    return os.path.expanduser(text) if text.startswith("~") else text  # noqa: PTH111 - a text
 
 
 def _is_there(option: str, path: str) -> bool:

@@ -162,6 +162,42 @@ def test_a_call_starts_at_the_current_directory(project, fake_lima):
     project.runpytest().assert_outcomes(passed=2)
 
 
+def test_the_users_home_is_written_out_wherever_a_template_is_named(project, fake_lima):
+    """As the shell writes it out; a test may have another HOME by the time the VM starts."""
+    home = fake_lima.dir / "user"
+    (home / "data").mkdir(exist_ok=True)
+    (home / "vm.yaml").write_text(vm(4))
+    project.makeconftest("")
+    project.makepyfile(**{
+        "test_it": """
+            import pytest, pytest_lima
+
+            @pytest.mark.lima(template="~/vm.yaml")
+            def test_marker(lima_fresh): assert lima_fresh.cpus == 4
+
+            @pytest.mark.lima(template="~/vm.yaml")
+            def test_marker_shared(lima): assert lima.cpus == 4
+
+            def test_factory(lima_factory): assert lima_factory(template="~/vm.yaml").cpus == 4
+
+            def test_library():
+                with pytest_lima.lima_instance(template="~/vm.yaml") as vm:
+                    assert vm.cpus == 4
+        """,
+        "sub/conftest": OVERRIDE.replace("vm.yaml", "~/vm.yaml"),
+        "sub/test_sub": "def test_override(lima): assert lima.cpus == 4",
+        "conf/conftest": ELSEWHERE,
+        "conf/test_conf": """
+            import pytest
+
+            @pytest.mark.lima(template="~/vm.yaml", mounts=["~/data"])
+            def test_mount_of_a_marker(lima_fresh): assert lima_fresh.cpus == 4
+        """,
+    })  # fmt: skip
+    project.runpytest().assert_outcomes(passed=6)
+    fake_lima.assert_clean()
+
+
 def test_a_relative_state_directory_is_no_state_directory(project, fake_lima, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", "state")
     project.makepyfile("def test_it(lima): pass")
