@@ -10,7 +10,7 @@ import pytest
 
 from pytest_lima.plugin.byname import folder_of
 from pytest_lima.settings import Settings
-from pytest_lima.spec import MachineSpec
+from pytest_lima.spec import MachineSpec, PathText
 
 
 class Filler:
@@ -28,7 +28,7 @@ class Filler:
     def fill(
         self,
         spec: MachineSpec,
-        template: str,
+        template: PathText,
         overrides: Mapping[str, Any],
         engines: frozenset[str],
     ) -> MachineSpec:

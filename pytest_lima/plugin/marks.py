@@ -16,7 +16,7 @@ import pytest
 from pytest_lima.errors import TemplateError
 from pytest_lima.lima import engines
 from pytest_lima.plugin.byname import fixtures_of
-from pytest_lima.spec import MachineSpec, machine_spec
+from pytest_lima.spec import MachineSpec, machine_spec, require_known
 
 HELP = (
     "lima(*, template=None, vmtype=None, cpus=None, memory=None, disk=None, provision=(), "
@@ -233,11 +233,12 @@ def _ask(node: pytest.Item) -> Ask:
     try:
         if engine is not None:
             engines.named(engine)
+        require_known("lima", arguments, own=("fresh", "engine"))
         return Ask(machine_spec(**arguments), fresh=fresh)  # type: ignore[arg-type]
     except TemplateError as error:
         return Ask(problem=str(error))
     except TypeError as error:
-        return Ask(problem=str(error).replace("machine_spec() got an", "an").split("(")[0])
+        return Ask(problem=str(error).replace("lima() got an", "an"))
 
 
 def _located(ask: Ask, test: pytest.Item) -> Ask:

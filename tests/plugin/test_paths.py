@@ -198,6 +198,40 @@ def test_the_users_home_is_written_out_wherever_a_template_is_named(project, fak
     fake_lima.assert_clean()
 
 
+def test_a_template_and_mounts_may_be_path_objects(project, fake_lima):
+    project.makeconftest("""
+        from pathlib import Path
+        import pytest
+
+        @pytest.fixture(scope="session")
+        def lima_template(): return Path(__file__).parent / "sub" / "vm.yaml"
+    """)
+    project.makepyfile("""
+        from pathlib import Path
+        import pytest, pytest_lima
+
+        HERE = Path(__file__).parent
+
+        def test_fixture(lima): assert lima.cpus == 2
+
+        @pytest.mark.lima(template=HERE / "vm.yaml", mounts=[Path("data")])
+        def test_marker(lima): assert lima.cpus == 1
+
+        def test_call(lima_factory):
+            assert lima_factory(template=HERE / "conf" / "vm.yaml").cpus == 3
+
+        def test_no_argument(lima_factory):
+            with pytest.raises(TypeError, match=r"^lima_factory\\(\\) got .*mean cpus=\\?"):
+                lima_factory(cpu=2)
+
+        def test_no_name(lima_factory):
+            with pytest.raises(pytest_lima.TemplateError, match="the name 5 can't"):
+                lima_factory(name=5)
+    """)
+    project.runpytest().assert_outcomes(passed=5)
+    fake_lima.assert_clean()
+
+
 def test_a_relative_state_directory_is_no_state_directory(project, fake_lima, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", "state")
     project.makepyfile("def test_it(lima): pass")
