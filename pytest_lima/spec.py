@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -159,6 +158,8 @@ def require_known(caller: str, given: Iterable[str], own: Iterable[str] = ()) ->
     known = [*MachineArguments.__annotations__, *own]
     for name in given:
         if name not in known:
+            import difflib  # on use: pytest imports this at every start
+
             near = difflib.get_close_matches(name, known, n=1)
             hint = f" (did you mean {near[0]}=?)" if near else ""
             raise TypeError(f"{caller}() got an unexpected keyword argument {name!r}{hint}")
