@@ -68,6 +68,7 @@ class FilledTemplate:
         ssh_port: The port of this host that its SSH has to have; 0: any.
         ports: Further ports of this host that Lima is to forward to it.
         notes: What the user should know about it.
+        asked: Keys that plain mode makes nothing of, for which options, marker or overrides ask.
         edits: Options of ``limactl create`` that change it.
     """
 
@@ -82,6 +83,7 @@ class FilledTemplate:
     ssh_port: int = 0
     ports: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
+    asked: frozenset[str] = frozenset()
     edits: tuple[str, ...] = ()
 
 
@@ -159,12 +161,9 @@ def fill(
         filled[key] = _entries(source, filled, key)
     filled["provision"] = [*filled["provision"], *params.keep_used(raw, filled)]
     _check(source, filled, spec, sockets)
-    notes = [withheld.line(source, raw, filled, _decided(raw, overrides, spec))]
+    note = withheld.line(source, raw, filled, _decided(raw, overrides, spec))
     if filled.get("plain") is None:
         filled["plain"] = plain.is_enough(filled, spec.set)
-    elif filled["plain"] and filled.get("mounts"):
-        notes.append(f"the template {source} says plain: true, in which Lima mounts nothing "
-                     '(to have the mounts: lima_overrides with {"plain": False})')  # fmt: skip
     filled["portForwards"] = [*filled["portForwards"], _FORWARD_NOTHING]
     text = yaml_text.write(source, filled)
     # The sockets too: an engine that the template brings leaves no trace in the text.
@@ -179,7 +178,8 @@ def fill(
                           certificates=_files(filled.get("caCerts")),
                           disks=disks.names(filled),
                           ssh_port=hostports.of_ssh(filled), ports=hostports.of_forwards(filled),
-                          notes=tuple(note for note in notes if note))  # fmt: skip
+                          notes=(note,) if note else (),
+                          asked=plain.lost({"mounts": filled["mounts"], **overrides}))  # fmt: skip
 
 
 def _load(source: str, text: str) -> dict[str, Any]:

@@ -559,7 +559,7 @@ def test_what_a_machine_needs_of_this_host_is_told() -> None:
     assert result.ssh_port == 0
 
 
-def test_mounts_of_a_plain_template_are_told_to_be_missing() -> None:
-    (note,) = fill(machine_spec(mounts=["/"]), plain=True).notes
-    assert "plain: true, in which Lima mounts nothing" in note
-    assert fill(machine_spec(mounts=["/"], overrides={"plain": False}), plain=True).notes == ()
+def test_what_is_asked_for_besides_the_template_and_lost_in_plain_mode() -> None:
+    assert fill(env={"A": "b"}, timezone="Asia/Tokyo").asked == frozenset()
+    assert fill(machine_spec(mounts=["/"])).asked == {"mounts"}
+    assert fill(machine_spec(overrides={"env": {"A": "b"}})).asked == {"env"}
