@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
+from pytest_lima import hostpaths
 from pytest_lima.errors import TemplateError
 from pytest_lima.settings import Settings
 from pytest_lima.values import expression, gib, located_in, mib
@@ -53,7 +54,8 @@ class MachineSpec:
         """This spec with relative paths in the first of the folders that has them; "" is here."""
         template = self.template and located_in("template", self.template, folders)
         mounts = tuple(located_in("mount", text, folders) for text in self.mounts)
-        return replace(self, template=template, mounts=mounts)
+        overrides = canonical(hostpaths.located(json.loads(self.overrides), folders))
+        return replace(self, template=template, mounts=mounts, overrides=overrides)
 
     def filled(
         self, settings: Settings, template: PathText, overrides: Mapping[str, Any]

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pytest_lima import hostpaths
 from pytest_lima.errors import TemplateError
 from pytest_lima.lima import (
     assignments,
@@ -26,6 +27,7 @@ from pytest_lima.lima import (
     plain,
     reach,
     scripts,
+    sources,
     withheld,
     yaml_text,
 )
@@ -140,6 +142,8 @@ def fill(
     networks = [json.loads(network) for network in spec.networks]
     keys.check(f"networks= for {source}", {"networks": networks})
     raw = without_nulls({key: value for key, value in raw.items() if not is_own(key)})
+    if beside := sources.folders(source):
+        raw = hostpaths.located(raw, beside)
     filled = withheld.take_out(take_out(raw, overrides))
     if emulated:
         # Lima takes the host's processor wherever there is a /dev/kvm, which emulation refuses.

@@ -198,6 +198,58 @@ def test_the_users_home_is_written_out_wherever_a_template_is_named(project, fak
     fake_lima.assert_clean()
 
 
+CERTIFICATES = """
+    import yaml
+
+    def certificates(vm):
+        return yaml.safe_load((vm.dir / "lima.yaml").read_text())["caCerts"]["files"]
+"""
+
+
+def test_files_in_templates_and_overrides_start_beside_them(project, fake_lima):
+    """Each test is elsewhere by the time its VM is made."""
+    for folder in (".", "sub", "conf"):
+        (project.path / folder / "ca.pem").touch()
+    template = json.loads(vm(2)) | {"caCerts": {"files": ["./ca.pem"]}}
+    (project.path / "sub" / "own.yaml").write_text(json.dumps(template))
+    project.makepyfile(**{
+        "helper": CERTIFICATES,
+        "conf/conftest": """
+            import pytest
+
+            @pytest.fixture(scope="session")
+            def lima_overrides(): return {"caCerts": {"files": ["ca.pem"]}}
+        """,
+        "conf/test_conf": """
+            from helper import certificates
+
+            def test_it(lima_fresh, lima, pytestconfig):
+                mine = [str(pytestconfig.rootpath / "conf" / "ca.pem")]
+                assert certificates(lima_fresh) == certificates(lima) == mine
+        """,
+        "sub/test_sub": """
+            import pytest
+            from helper import certificates
+
+            @pytest.mark.lima(template="own.yaml")
+            def test_template(lima_fresh, pytestconfig):
+                assert certificates(lima_fresh) == [str(pytestconfig.rootpath / "sub" / "ca.pem")]
+
+            @pytest.mark.lima(overrides={"caCerts": {"files": ["ca.pem"]}})
+            def test_marker(lima_fresh, pytestconfig):
+                assert certificates(lima_fresh) == [str(pytestconfig.rootpath / "sub" / "ca.pem")]
+
+            def test_call(lima_factory, pytestconfig, monkeypatch):
+                monkeypatch.chdir(pytestconfig.rootpath / "conf")
+                vm = lima_factory(overrides={"caCerts": {"files": ["ca.pem"]}})
+                assert certificates(vm) == [str(pytestconfig.rootpath / "conf" / "ca.pem")]
+        """,
+    })  # fmt: skip
+    project.makeini("[pytest]\npythonpath = .")
+    project.runpytest().assert_outcomes(passed=4)
+    fake_lima.assert_clean()
+
+
 def test_a_template_and_mounts_may_be_path_objects(project, fake_lima):
     project.makeconftest("""
         from pathlib import Path
