@@ -19,6 +19,14 @@ _ON = ("on", "yes", "true", "1")
 _OFF = ("off", "no", "false", "0")
 _KEY_VALUE = r"(?s)([A-Za-z_]\w*(?:\.\w+|\[\d+\])*)\s*=\s*([^=\s].*)"
 _YQ_VALUE = r"(?s)-?\d+(\.\d+)?|true|false|null|\".*\"|\[.*\]|\{.*\}|\..*"
+# Keys of a lima.yaml that are true or false (pkg/limatype/lima_yaml.go), and no text.
+_SWITCHES = (
+    "caCerts.removeDefaults", "containerd.system", "containerd.user", "firmware.legacyBIOS",
+    "hostResolver.enabled", "hostResolver.ipv6", "mountInotify", "mounts[].writable",
+    "nestedVirtualization", "plain", "propagateProxyEnv", "rosetta.binfmt", "rosetta.enabled",
+    "ssh.forwardAgent", "ssh.forwardX11", "ssh.forwardX11Trusted", "ssh.loadDotSSHPubKeys",
+    "ssh.overVsock", "tpm", "upgradePackages", "user.passwordlessSudo",
+)  # fmt: skip
 # The options that hold paths.
 PATHS = ("template", "mount", "home", "limactl")
 _PARAM = r"(?s)[A-Za-z_][A-Za-z0-9_]*=.*"
@@ -93,6 +101,8 @@ def expression(text: str) -> str:
     if match is None:
         return text
     value = match[2]
+    if re.sub(r"\d", "", match[1]) in _SWITCHES and value.lower() in _ON + _OFF:
+        value = json.dumps(switch(value))
     if not re.fullmatch(_YQ_VALUE, value):
         value = json.dumps(re.sub(r"(?s)'(.*)'", r"\1", value))
     return f".{match[1]} = {value}"

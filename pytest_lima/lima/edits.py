@@ -17,7 +17,7 @@ from pytest_lima.errors import TemplateError
 from pytest_lima.lima import disks, engines, hostports, lima_yaml, plain, process, reach
 from pytest_lima.lima.keys import Keys
 from pytest_lima.lima.limactl import Limactl, complaint
-from pytest_lima.lima.template import LAST_FORWARDS_NOTHING, FilledTemplate
+from pytest_lima.lima.template import LAST_FORWARDS_NOTHING, FilledTemplate, require_linux
 from pytest_lima.settings import OPTIONS, Settings
 from pytest_lima.spec import MachineSpec
 
@@ -150,6 +150,7 @@ def _check(
                 seen=f"{after.get(key)} in place of {before.get(key)}",
                 remedy=f"ask for it with {flag}, or {flag.removeprefix('--lima-')}= in the marker",
             )
+    require_linux(who, after)
     if not isinstance(after.get("images"), list) or not after["images"]:
         raise TemplateError(f"{who} has no images", remedy="leave it some")
     lists = {key: _mappings(after, key) for key in ("provision", "portForwards")}

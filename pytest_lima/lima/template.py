@@ -239,18 +239,27 @@ def _check(
     source: str, filled: Mapping[str, Any], spec: MachineSpec, sockets: Mapping[str, str]
 ) -> None:
     """Refuse what can't work, or must not, before anything is made."""
-    system = filled.get("os")
-    if system not in (*_USUAL, "Linux"):
-        raise TemplateError(
-            f"the template {source} makes no Linux guest, and pytest-lima has no others",
-            seen=f"os: {system}",
-            remedy="take a template with a Linux guest, such as template:ubuntu-lts",
-        )
+    require_linux(f"the template {source}", filled)
     param = filled.get("param")
     known = {**(param if isinstance(param, Mapping) else {}), **dict(spec.param)}
     reach.refuse(source, {**filled, "param": known})
     for socket in sockets.values():
         engines.require_known(socket, known)
+
+
+def require_linux(who: str, filled: Mapping[str, Any]) -> None:
+    """Refuse a template of another system.
+
+    Raises:
+        TemplateError: It says ``os``, and that is another.
+    """
+    system = filled.get("os")
+    if system not in (*_USUAL, "Linux"):
+        raise TemplateError(
+            f"{who} makes no Linux guest, and pytest-lima has no others",
+            seen=f"os: {system}",
+            remedy="take a template with a Linux guest, such as template:ubuntu-lts",
+        )
 
 
 def _decided(

@@ -201,3 +201,10 @@ def test_a_wish_that_an_edit_to_plain_would_drop() -> None:
 def test_what_a_plain_template_asks_for_is_its_own_affair(spec) -> None:
     base = {**PLAIN, "timezone": "Asia/Tokyo", "env": {"B": "c"} if "overrides" not in spec else {}}
     assert apply(machine_spec(**spec), base=base)
+
+
+def test_another_system_than_linux_is_refused_here_too() -> None:
+    with pytest.raises(TemplateError, match="with set= .* makes no Linux guest") as caught:
+        apply(machine_spec(set="os=FreeBSD"))
+    assert caught.value.seen == "os: FreeBSD"
+    assert apply(machine_spec(set="os=Linux"))
