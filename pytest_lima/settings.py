@@ -26,6 +26,10 @@ from pytest_lima.values import (
 )
 
 DEFAULT_TEMPLATE = "template:ubuntu-lts"
+_VARIABLE = "PYTEST_LIMA_"
+# How alike a variable and an option's are where that was meant: CPU and CPUS, not ENGINE_CACHE
+# and ENGINE.
+_NEAR = 0.7
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class Option:
     @property
     def env(self) -> str:
         """The environment variable."""
-        return "PYTEST_LIMA_" + self.name.upper()
+        return _VARIABLE + self.name.upper()
 
 
 def _choice(name: str, help_: str, *choices: str) -> Option:
@@ -204,7 +208,9 @@ def resolve(
 
     Raises:
         TemplateError: A value that can't be parsed; it names the source and what is accepted.
+            Or a variable that seems to be meant for an option, and is none's.
     """
+    _refuse_misspelt(env)
     resolved: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for option in OPTIONS:
@@ -222,6 +228,22 @@ def resolve(
         else:
             resolved[option.name], sources[option.name] = option.default, "default"
     return Settings(**resolved, sources=MappingProxyType(sources))
+
+
+def _refuse_misspelt(env: Mapping[str, str]) -> None:
+    """Refuse variables that are nearly an option's; what others call theirs is theirs to say."""
+    names = {option.env.removeprefix(_VARIABLE): option for option in OPTIONS}
+    for variable in sorted(env):
+        name = variable.removeprefix(_VARIABLE)
+        if name == variable or name in names or not env[variable]:
+            continue
+        import difflib  # on use: pytest imports this at every start
+
+        near = difflib.get_close_matches(name.upper(), names, n=1, cutoff=_NEAR)
+        if near:
+            raise TemplateError(
+                f"{variable}: there is no such option; did you mean {names[near[0]].env}?"
+            )
 
 
 def _texts(raw: object, *, repeatable: bool) -> list[str]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
+from pytest_lima import hostpaths
 from pytest_lima.errors import TemplateError
 from pytest_lima.settings import Settings
 from pytest_lima.values import expression, gib, located_in, mib
 
+PathText = str | os.PathLike[str]
 _VMTYPES = ("auto", "vz", "qemu")
 
 
@@ -51,15 +54,20 @@ class MachineSpec:
         """This spec with relative paths in the first of the folders that has them; "" is here."""
         template = self.template and located_in("template", self.template, folders)
         mounts = tuple(located_in("mount", text, folders) for text in self.mounts)
-        return replace(self, template=template, mounts=mounts)
+        overrides = canonical(hostpaths.located(json.loads(self.overrides), folders))
+        return replace(self, template=template, mounts=mounts, overrides=overrides)
 
     def filled(
-        self, settings: Settings, template: str, overrides: Mapping[str, Any]
+        self, settings: Settings, template: PathText, overrides: Mapping[str, Any]
     ) -> MachineSpec:
-        """This spec with what it leaves open taken from the options and fixtures."""
+        """This spec with what it leaves open taken from the options and fixtures.
+
+        Raises:
+            TemplateError: A fixture's value that can't be used; it is named.
+        """
         return replace(
             self,
-            template=self.template or template,
+            template=self.template or _path("lima_template", template),
             vmtype=self.vmtype or settings.vmtype,
             arch=self.arch or settings.arch,
             cpus=self.cpus or settings.cpus,
@@ -79,14 +87,14 @@ class MachineArguments(TypedDict, total=False):
     given to the marker too, as in ``pytest.mark.lima(**small)``.
     """
 
-    template: str | None
+    template: PathText | None
     vmtype: str | None
     arch: str | None
     cpus: int | None
     memory: float | str | None
     disk: float | str | None
     provision: str | Sequence[str]
-    mounts: Sequence[str]
+    mounts: Sequence[PathText]
     networks: Sequence[Mapping[str, Any]]
     set: str | Sequence[str]
     param: Mapping[str, str] | None
@@ -95,14 +103,14 @@ class MachineArguments(TypedDict, total=False):
 
 def machine_spec(
     *,
-    template: str | None = None,
+    template: PathText | None = None,
     vmtype: str | None = None,
     arch: str | None = None,
     cpus: int | None = None,
     memory: float | str | None = None,
     disk: float | str | None = None,
     provision: str | Sequence[str] = (),
-    mounts: Sequence[str] = (),
+    mounts: Sequence[PathText] = (),
     networks: Sequence[Mapping[str, Any]] = (),
     set: str | Sequence[str] = (),  # noqa: A002 - limactl's own word
     param: Mapping[str, str] | None = None,
@@ -123,14 +131,14 @@ def machine_spec(
     if not isinstance(networks, Sequence):
         raise _refused("networks", networks, "a list of mappings")
     return MachineSpec(
-        template=_text("template", template),
+        template=_path("template", template),
         vmtype=vmtype,
         arch=_text("arch", arch),
         cpus=cpus,
         memory=_size("memory", memory),
         disk=_size("disk", disk),
         provision=_texts("provision", provision),
-        mounts=_texts("mounts", mounts),
+        mounts=_texts("mounts", _paths(mounts)),
         networks=tuple(canonical(network) for network in networks),
         set=_expressions(set),
         param=tuple(sorted((str(key), str(value)) for key, value in (param or {}).items())),
@@ -138,8 +146,29 @@ def machine_spec(
     )
 
 
+def require_known(caller: str, given: Iterable[str], own: Iterable[str] = ()) -> None:
+    """Refuse arguments that ``machine_spec`` doesn't take, by the name of what the user has called.
+
+    Args:
+        caller: That name.
+        given: The names of all arguments that aren't its own.
+        own: Those that it takes besides.
+
+    Raises:
+        TypeError: One isn't known; with the one that was meant.
+    """
+    known = [*MachineArguments.__annotations__, *own]
+    for name in given:
+        if name not in known:
+            import difflib  # on use: pytest imports this at every start
+
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" (did you mean {near[0]}=?)" if near else ""
+            raise TypeError(f"{caller}() got an unexpected keyword argument {name!r}{hint}")
+
+
 def canonical(value: object) -> str:
-    """A mapping as JSON that is the same text for equal mappings.
+    """A mapping as JSON that is the same text for equal mappings; paths in it are texts.
 
     Raises:
         TemplateError: It isn't a mapping of plain data.
@@ -147,10 +176,28 @@ def canonical(value: object) -> str:
     if not isinstance(value, Mapping):
         raise _refused("overrides or networks", value, "a mapping")
     try:
-        return json.dumps(value, sort_keys=True, allow_nan=False)
+        return json.dumps(value, sort_keys=True, allow_nan=False, default=_fspath)
     except (TypeError, ValueError) as error:
         problem = str(error)
     raise _refused("overrides or networks", value, f"plain data ({problem})")
+
+
+def _fspath(value: object) -> str:
+    path = os.fspath(value) if isinstance(value, os.PathLike) else None
+    if isinstance(path, str):
+        return path
+    raise TypeError(f"a value of type {type(value).__name__} isn't")
+
+
+def _path(name: str, value: object) -> str | None:
+    return _text(name, os.fspath(value) if isinstance(value, os.PathLike) else value)
+
+
+def _paths(value: object) -> object:
+    """Those in a list as texts; what else is there stays, to be refused."""
+    if not isinstance(value, list | tuple):
+        return value
+    return [os.fspath(one) if isinstance(one, os.PathLike) else one for one in value]
 
 
 def _text(name: str, value: object) -> str | None:

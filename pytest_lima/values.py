@@ -19,6 +19,14 @@ _ON = ("on", "yes", "true", "1")
 _OFF = ("off", "no", "false", "0")
 _KEY_VALUE = r"(?s)([A-Za-z_]\w*(?:\.\w+|\[\d+\])*)\s*=\s*([^=\s].*)"
 _YQ_VALUE = r"(?s)-?\d+(\.\d+)?|true|false|null|\".*\"|\[.*\]|\{.*\}|\..*"
+# Keys of a lima.yaml that are true or false (pkg/limatype/lima_yaml.go), and no text.
+_SWITCHES = (
+    "caCerts.removeDefaults", "containerd.system", "containerd.user", "firmware.legacyBIOS",
+    "hostResolver.enabled", "hostResolver.ipv6", "mountInotify", "mounts[].writable",
+    "nestedVirtualization", "plain", "propagateProxyEnv", "rosetta.binfmt", "rosetta.enabled",
+    "ssh.forwardAgent", "ssh.forwardX11", "ssh.forwardX11Trusted", "ssh.loadDotSSHPubKeys",
+    "ssh.overVsock", "tpm", "upgradePackages", "user.passwordlessSudo",
+)  # fmt: skip
 # The options that hold paths.
 PATHS = ("template", "mount", "home", "limactl")
 _PARAM = r"(?s)[A-Za-z_][A-Za-z0-9_]*=.*"
@@ -93,6 +101,8 @@ def expression(text: str) -> str:
     if match is None:
         return text
     value = match[2]
+    if re.sub(r"\d", "", match[1]) in _SWITCHES and value.lower() in _ON + _OFF:
+        value = json.dumps(switch(value))
     if not re.fullmatch(_YQ_VALUE, value):
         value = json.dumps(re.sub(r"(?s)'(.*)'", r"\1", value))
     return f".{match[1]} = {value}"
@@ -115,14 +125,19 @@ def located(option: str, texts: Iterable[str], folder: Path) -> list[str]:
 
 
 def located_in(option: str, text: str, folders: Iterable[Path | str]) -> str:
-    """A relative path in the first of the folders that has it, else in the first."""
+    """A relative path in the first of the folders that has it, else in the first; ``~`` as well."""
     if not _is_relative(option, text):
-        return text
+        return at_home(text)
     writable = ":w" if option == "mount" and text.endswith(":w") else ""
     named = text.removesuffix(writable)
     paths = [os.path.join(folder, named) for folder in folders]  # noqa: PTH118 - texts
     found = next((path for path in paths if _is_there(option, path)), paths[0])
     return os.path.abspath(found) + writable  # noqa: PTH100 - no symlinks followed
+
+
+def at_home(text: str) -> str:
+    """A path with ``~`` written out."""
+    return os.path.expanduser(text) if text.startswith("~") else text  # noqa: PTH111 - a text
 
 
 def _is_there(option: str, path: str) -> bool:

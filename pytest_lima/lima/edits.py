@@ -14,10 +14,10 @@ from dataclasses import replace
 from typing import Any
 
 from pytest_lima.errors import TemplateError
-from pytest_lima.lima import disks, engines, hostports, lima_yaml, process, reach
+from pytest_lima.lima import disks, engines, hostports, lima_yaml, plain, process, reach
 from pytest_lima.lima.keys import Keys
 from pytest_lima.lima.limactl import Limactl, complaint
-from pytest_lima.lima.template import LAST_FORWARDS_NOTHING, FilledTemplate
+from pytest_lima.lima.template import LAST_FORWARDS_NOTHING, FilledTemplate, require_linux
 from pytest_lima.settings import OPTIONS, Settings
 from pytest_lima.spec import MachineSpec
 
@@ -44,6 +44,10 @@ def apply(
         TemplateError: An expression or a param that can't be used, or that breaks the machine.
     """
     if not spec.set and not spec.param:
+        if filled.asked:
+            _refuse_lost(
+                f"the template {source}", lima_yaml.read(source, filled.text), filled.asked
+            )
         return filled
     before = lima_yaml.read(source, filled.text)
     expressions = (*spec.set, *_params(source, spec, before))
@@ -58,6 +62,8 @@ def apply(
                             remedy="give assignments, such as .cpus = 2")  # fmt: skip
     keys.check(who, after)
     _check(who, source, before, after, filled)
+    edited = {key for key in plain.lost(after) if _changed(key.split(".")[0], before, after)}
+    _refuse_lost(who, after, filled.asked | edited)
     return replace(_with_facts(filled, after), edits=_options(spec, before, after))
 
 
@@ -144,6 +150,7 @@ def _check(
                 seen=f"{after.get(key)} in place of {before.get(key)}",
                 remedy=f"ask for it with {flag}, or {flag.removeprefix('--lima-')}= in the marker",
             )
+    require_linux(who, after)
     if not isinstance(after.get("images"), list) or not after["images"]:
         raise TemplateError(f"{who} has no images", remedy="leave it some")
     lists = {key: _mappings(after, key) for key in ("provision", "portForwards")}
@@ -156,6 +163,25 @@ def _check(
                 f"{who} has no script any more that provides {engine}",
                 remedy="add to provision with +=, or take out the template's own by lima_overrides",
             )
+
+
+def _changed(key: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    return bool(before.get(key) != after.get(key))
+
+
+def _refuse_lost(who: str, final: Mapping[str, Any], asked: frozenset[str]) -> None:
+    """Refuse wishes that Lima's plain mode would drop without a word.
+
+    What the template alone asks for is as its author has it with limactl.
+    """
+    lost = sorted(plain.lost(final) & asked) if final.get("plain") else []
+    if lost:
+        raise TemplateError(
+            f"{who} has plain: true, and Lima's plain mode leaves out what is asked for besides",
+            seen=f"asked for: {', '.join(lost)}",
+            remedy='take the other mode by lima_overrides with {"plain": False}, or by '
+            "--lima-set=plain=false; or leave these out",
+        )
 
 
 def _scripts(template: Mapping[str, Any]) -> list[object]:

@@ -36,7 +36,7 @@ def instance_name(role: str | None = None) -> str:
     token = PREFIX + secrets.token_hex(4)
     if role is None:
         return token
-    if not _ROLE.fullmatch(role):
+    if not isinstance(role, str) or not _ROLE.fullmatch(role):
         raise TemplateError(
             f"the name {role!r} can't be used",
             remedy="give 1 to 24 of a-z, 0-9 and -, with no - at either end",

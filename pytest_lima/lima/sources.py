@@ -61,6 +61,12 @@ def readable(source: str) -> Iterator[Readable]:
         yield Readable(str(links / _OURS), path)
 
 
+def folders(source: str) -> tuple[Path | str, ...]:
+    """Where relative paths in it may start: beside it, or as for limactl here; none for a URL."""
+    path = _path(source)
+    return () if path is None else (path.parent, "")
+
+
 def remedy(source: str, templates: Sequence[str]) -> str:
     """What to do about a template that limactl can't read.
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pytest_lima import hostpaths
 from pytest_lima.errors import TemplateError
 from pytest_lima.lima import (
     assignments,
@@ -26,6 +27,7 @@ from pytest_lima.lima import (
     plain,
     reach,
     scripts,
+    sources,
     withheld,
     yaml_text,
 )
@@ -68,6 +70,7 @@ class FilledTemplate:
         ssh_port: The port of this host that its SSH has to have; 0: any.
         ports: Further ports of this host that Lima is to forward to it.
         notes: What the user should know about it.
+        asked: Keys that plain mode makes nothing of, for which options, marker or overrides ask.
         edits: Options of ``limactl create`` that change it.
     """
 
@@ -82,6 +85,7 @@ class FilledTemplate:
     ssh_port: int = 0
     ports: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
+    asked: frozenset[str] = frozenset()
     edits: tuple[str, ...] = ()
 
 
@@ -138,6 +142,8 @@ def fill(
     networks = [json.loads(network) for network in spec.networks]
     keys.check(f"networks= for {source}", {"networks": networks})
     raw = without_nulls({key: value for key, value in raw.items() if not is_own(key)})
+    if beside := sources.folders(source):
+        raw = hostpaths.located(raw, beside)
     filled = withheld.take_out(take_out(raw, overrides))
     if emulated:
         # Lima takes the host's processor wherever there is a /dev/kvm, which emulation refuses.
@@ -159,12 +165,9 @@ def fill(
         filled[key] = _entries(source, filled, key)
     filled["provision"] = [*filled["provision"], *params.keep_used(raw, filled)]
     _check(source, filled, spec, sockets)
-    notes = [withheld.line(source, raw, filled, _decided(raw, overrides, spec))]
+    note = withheld.line(source, raw, filled, _decided(raw, overrides, spec))
     if filled.get("plain") is None:
         filled["plain"] = plain.is_enough(filled, spec.set)
-    elif filled["plain"] and filled.get("mounts"):
-        notes.append(f"the template {source} says plain: true, in which Lima mounts nothing "
-                     '(to have the mounts: lima_overrides with {"plain": False})')  # fmt: skip
     filled["portForwards"] = [*filled["portForwards"], _FORWARD_NOTHING]
     text = yaml_text.write(source, filled)
     # The sockets too: an engine that the template brings leaves no trace in the text.
@@ -179,7 +182,8 @@ def fill(
                           certificates=_files(filled.get("caCerts")),
                           disks=disks.names(filled),
                           ssh_port=hostports.of_ssh(filled), ports=hostports.of_forwards(filled),
-                          notes=tuple(note for note in notes if note))  # fmt: skip
+                          notes=(note,) if note else (),
+                          asked=plain.lost({"mounts": filled["mounts"], **overrides}))  # fmt: skip
 
 
 def _load(source: str, text: str) -> dict[str, Any]:
@@ -235,18 +239,27 @@ def _check(
     source: str, filled: Mapping[str, Any], spec: MachineSpec, sockets: Mapping[str, str]
 ) -> None:
     """Refuse what can't work, or must not, before anything is made."""
-    system = filled.get("os")
-    if system not in (*_USUAL, "Linux"):
-        raise TemplateError(
-            f"the template {source} makes no Linux guest, and pytest-lima has no others",
-            seen=f"os: {system}",
-            remedy="take a template with a Linux guest, such as template:ubuntu-lts",
-        )
+    require_linux(f"the template {source}", filled)
     param = filled.get("param")
     known = {**(param if isinstance(param, Mapping) else {}), **dict(spec.param)}
     reach.refuse(source, {**filled, "param": known})
     for socket in sockets.values():
         engines.require_known(socket, known)
+
+
+def require_linux(who: str, filled: Mapping[str, Any]) -> None:
+    """Refuse a template of another system.
+
+    Raises:
+        TemplateError: It says ``os``, and that is another.
+    """
+    system = filled.get("os")
+    if system not in (*_USUAL, "Linux"):
+        raise TemplateError(
+            f"{who} makes no Linux guest, and pytest-lima has no others",
+            seen=f"os: {system}",
+            remedy="take a template with a Linux guest, such as template:ubuntu-lts",
+        )
 
 
 def _decided(

@@ -13,7 +13,7 @@ from pytest_lima.lima import engines
 from pytest_lima.observer import Observer
 from pytest_lima.ownership.pool import Pool
 from pytest_lima.settings import Settings, resolve
-from pytest_lima.spec import MachineArguments, machine_spec
+from pytest_lima.spec import MachineArguments, machine_spec, require_known
 
 
 @contextmanager
@@ -42,6 +42,7 @@ def lima_instance(
         CleanupError: Something of it is left. An exception of the block goes first, and has this
             as a note.
     """
+    require_known("lima_instance", spec, own=("name", "engine", "settings", "observer"))
     chosen = settings or resolve({}, os.environ, {})
     asked = replace(machine_spec(**spec), engines=engines.named(engine))
     default = chosen.templates[0]

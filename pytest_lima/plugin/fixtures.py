@@ -12,7 +12,7 @@ from pytest_lima.lima.engines import named
 from pytest_lima.plugin.marks import Ask
 from pytest_lima.plugin.session import session_key
 from pytest_lima.settings import Settings
-from pytest_lima.spec import MachineArguments, machine_spec
+from pytest_lima.spec import MachineArguments, PathText, machine_spec, require_known
 
 if TYPE_CHECKING:
     from pytest_lima.instance import Instance
@@ -51,7 +51,7 @@ def lima_overrides() -> Mapping[str, Any]:
 
 @pytest.fixture(scope="session")
 def lima(
-    request: pytest.FixtureRequest, lima_template: str, lima_overrides: Mapping[str, Any]
+    request: pytest.FixtureRequest, lima_template: PathText, lima_overrides: Mapping[str, Any]
 ) -> Iterator[Instance]:
     """A real Linux VM, started once for all tests that want the same one.
 
@@ -72,7 +72,7 @@ def lima(
 
 @pytest.fixture
 def lima_fresh(
-    request: pytest.FixtureRequest, lima_template: str, lima_overrides: Mapping[str, Any]
+    request: pytest.FixtureRequest, lima_template: PathText, lima_overrides: Mapping[str, Any]
 ) -> Iterator[Instance]:
     """A Linux VM for this test alone, in the state in which it first was ready.
 
@@ -86,7 +86,7 @@ def lima_fresh(
 
 @pytest.fixture(scope="session")
 def lima_factory(
-    request: pytest.FixtureRequest, lima_template: str, lima_overrides: Mapping[str, Any]
+    request: pytest.FixtureRequest, lima_template: PathText, lima_overrides: Mapping[str, Any]
 ) -> Iterator[LimaFactory]:
     """Starts further VMs: ``lima_factory(name="db", memory=4)``; they end with the session.
 
@@ -97,6 +97,7 @@ def lima_factory(
     def start(
         *, name: str | None = None, engine: str | None = None, **spec: Unpack[MachineArguments]
     ) -> Instance:
+        require_known("lima_factory", spec, own=("name", "engine"))
         asked = machine_spec(**spec).located("", request.config.invocation_params.dir)
         engines = None if engine is None else named(engine)
         return session.create(asked, name, engines, lima_template, lima_overrides)

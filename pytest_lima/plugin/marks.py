@@ -16,7 +16,7 @@ import pytest
 from pytest_lima.errors import TemplateError
 from pytest_lima.lima import engines
 from pytest_lima.plugin.byname import fixtures_of
-from pytest_lima.spec import MachineSpec, machine_spec
+from pytest_lima.spec import MachineSpec, machine_spec, require_known
 
 HELP = (
     "lima(*, template=None, vmtype=None, cpus=None, memory=None, disk=None, provision=(), "
@@ -55,6 +55,7 @@ class Ask:
 
 _ask_key = pytest.StashKey[Ask | None]()
 _said_key = pytest.StashKey[tuple[Ask, frozenset[str] | None]]()
+_own_key = pytest.StashKey[tuple[Ask, MachineSpec]]()
 _names_key = pytest.StashKey[frozenset[str]]()
 _added_key = pytest.StashKey[pytest.Mark]()
 
@@ -113,6 +114,8 @@ def adopt(item: pytest.Item, templates: Sequence[str], number_of: Callable[[Ask]
         item.add_marker("lima")
         item.stash[_added_key] = item.own_markers[-1]
     item.stash[_said_key] = _ask(item), marked_engines(item)
+    if "lima_fresh" in names_of(item):
+        item.stash[_own_key] = _ask(item), _located(_ask(item), item).spec
     item.stash[_ask_key] = ask = _ask_now(item, templates) if "lima" in names_of(item) else None
     if ask is not None and _given(item) is not None:
         callspec = item.callspec  # type: ignore[attr-defined]
@@ -156,7 +159,9 @@ def own_spec(item: pytest.Item) -> MachineSpec:
     ask = _ask(item)
     if ask.problem:
         raise TemplateError(f"@pytest.mark.lima: {ask.problem}")
-    return _located(ask, item).spec
+    known, spec = item.stash.get(_own_key, (None, None))
+    # Located before a fixture of the test went elsewhere, if it was known by then.
+    return spec if spec is not None and known == ask else _located(ask, item).spec
 
 
 def fresh_spec(item: pytest.Item) -> MachineSpec | None:
@@ -228,11 +233,12 @@ def _ask(node: pytest.Item) -> Ask:
     try:
         if engine is not None:
             engines.named(engine)
+        require_known("lima", arguments, own=("fresh", "engine"))
         return Ask(machine_spec(**arguments), fresh=fresh)  # type: ignore[arg-type]
     except TemplateError as error:
         return Ask(problem=str(error))
     except TypeError as error:
-        return Ask(problem=str(error).replace("machine_spec() got an", "an").split("(")[0])
+        return Ask(problem=str(error).replace("lima() got an", "an"))
 
 
 def _located(ask: Ask, test: pytest.Item) -> Ask:

@@ -22,7 +22,7 @@ from pytest_lima.plugin.timer import Timer
 from pytest_lima.plugin.wanted import Wanted
 from pytest_lima.plugin.xdist import Workers
 from pytest_lima.settings import Settings
-from pytest_lima.spec import MachineSpec
+from pytest_lima.spec import MachineSpec, PathText
 
 if TYPE_CHECKING:
     from pytest_lima.instance import Instance
@@ -172,7 +172,7 @@ class LimaSession:
             end()
 
     @realfiles.aside()
-    def acquire(self, ask: Ask, template: str, overrides: Mapping[str, Any]) -> Instance:
+    def acquire(self, ask: Ask, template: PathText, overrides: Mapping[str, Any]) -> Instance:
         """The VM of the `lima` fixture.
 
         Raises:
@@ -193,7 +193,7 @@ class LimaSession:
 
     @realfiles.aside()
     def create_fresh(
-        self, item: pytest.Item, template: str, overrides: Mapping[str, Any]
+        self, item: pytest.Item, template: PathText, overrides: Mapping[str, Any]
     ) -> Instance:
         """A VM of `lima_fresh`, with the engines that its test asks for.
 
@@ -227,7 +227,7 @@ class LimaSession:
         spec: MachineSpec,
         role: str | None,
         engines: frozenset[str] | None,
-        template: str,
+        template: PathText,
         overrides: Mapping[str, Any],
     ) -> Instance:
         """A VM of `lima_factory`; None for its engines: as the options say.

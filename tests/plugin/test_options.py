@@ -110,6 +110,16 @@ def test_a_bad_value_is_one_clear_usage_error(pytester, monkeypatch, option, val
     assert_refused(f"PYTEST_LIMA_{option.upper()}")
 
 
+def test_a_misspelt_variable_is_a_usage_error_as_a_misspelt_flag_is(pytester, monkeypatch):
+    pytester.makepyfile("def test_plain(): pass")
+    monkeypatch.setenv("PYTEST_LIMA_CPU", "7")
+    result = pytester.runpytest()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert [line for line in result.errlines if line] == [
+        "ERROR: PYTEST_LIMA_CPU: there is no such option; did you mean PYTEST_LIMA_CPUS?"
+    ]
+
+
 def test_a_template_that_cannot_be_used_is_named(pytester, fake_lima):
     pytester.makepyfile("def test_it(lima): pass")
     result = pytester.runpytest("--lima-template=template:nosuch")

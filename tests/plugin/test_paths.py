@@ -162,6 +162,128 @@ def test_a_call_starts_at_the_current_directory(project, fake_lima):
     project.runpytest().assert_outcomes(passed=2)
 
 
+def test_the_users_home_is_written_out_wherever_a_template_is_named(project, fake_lima):
+    """As the shell writes it out; a test may have another HOME by the time the VM starts."""
+    home = fake_lima.dir / "user"
+    (home / "data").mkdir(exist_ok=True)
+    (home / "vm.yaml").write_text(vm(4))
+    project.makeconftest("")
+    project.makepyfile(**{
+        "test_it": """
+            import pytest, pytest_lima
+
+            @pytest.mark.lima(template="~/vm.yaml")
+            def test_marker(lima_fresh): assert lima_fresh.cpus == 4
+
+            @pytest.mark.lima(template="~/vm.yaml")
+            def test_marker_shared(lima): assert lima.cpus == 4
+
+            def test_factory(lima_factory): assert lima_factory(template="~/vm.yaml").cpus == 4
+
+            def test_library():
+                with pytest_lima.lima_instance(template="~/vm.yaml") as vm:
+                    assert vm.cpus == 4
+        """,
+        "sub/conftest": OVERRIDE.replace("vm.yaml", "~/vm.yaml"),
+        "sub/test_sub": "def test_override(lima): assert lima.cpus == 4",
+        "conf/conftest": ELSEWHERE,
+        "conf/test_conf": """
+            import pytest
+
+            @pytest.mark.lima(template="~/vm.yaml", mounts=["~/data"])
+            def test_mount_of_a_marker(lima_fresh): assert lima_fresh.cpus == 4
+        """,
+    })  # fmt: skip
+    project.runpytest().assert_outcomes(passed=6)
+    fake_lima.assert_clean()
+
+
+CERTIFICATES = """
+    import yaml
+
+    def certificates(vm):
+        return yaml.safe_load((vm.dir / "lima.yaml").read_text())["caCerts"]["files"]
+"""
+
+
+def test_files_in_templates_and_overrides_start_beside_them(project, fake_lima):
+    """Each test is elsewhere by the time its VM is made."""
+    for folder in (".", "sub", "conf"):
+        (project.path / folder / "ca.pem").touch()
+    template = json.loads(vm(2)) | {"caCerts": {"files": ["./ca.pem"]}}
+    (project.path / "sub" / "own.yaml").write_text(json.dumps(template))
+    project.makepyfile(**{
+        "helper": CERTIFICATES,
+        "conf/conftest": """
+            import pytest
+
+            @pytest.fixture(scope="session")
+            def lima_overrides(): return {"caCerts": {"files": ["ca.pem"]}}
+        """,
+        "conf/test_conf": """
+            from helper import certificates
+
+            def test_it(lima_fresh, lima, pytestconfig):
+                mine = [str(pytestconfig.rootpath / "conf" / "ca.pem")]
+                assert certificates(lima_fresh) == certificates(lima) == mine
+        """,
+        "sub/test_sub": """
+            import pytest
+            from helper import certificates
+
+            @pytest.mark.lima(template="own.yaml")
+            def test_template(lima_fresh, pytestconfig):
+                assert certificates(lima_fresh) == [str(pytestconfig.rootpath / "sub" / "ca.pem")]
+
+            @pytest.mark.lima(overrides={"caCerts": {"files": ["ca.pem"]}})
+            def test_marker(lima_fresh, pytestconfig):
+                assert certificates(lima_fresh) == [str(pytestconfig.rootpath / "sub" / "ca.pem")]
+
+            def test_call(lima_factory, pytestconfig, monkeypatch):
+                monkeypatch.chdir(pytestconfig.rootpath / "conf")
+                vm = lima_factory(overrides={"caCerts": {"files": ["ca.pem"]}})
+                assert certificates(vm) == [str(pytestconfig.rootpath / "conf" / "ca.pem")]
+        """,
+    })  # fmt: skip
+    project.makeini("[pytest]\npythonpath = .")
+    project.runpytest().assert_outcomes(passed=4)
+    fake_lima.assert_clean()
+
+
+def test_a_template_and_mounts_may_be_path_objects(project, fake_lima):
+    project.makeconftest("""
+        from pathlib import Path
+        import pytest
+
+        @pytest.fixture(scope="session")
+        def lima_template(): return Path(__file__).parent / "sub" / "vm.yaml"
+    """)
+    project.makepyfile("""
+        from pathlib import Path
+        import pytest, pytest_lima
+
+        HERE = Path(__file__).parent
+
+        def test_fixture(lima): assert lima.cpus == 2
+
+        @pytest.mark.lima(template=HERE / "vm.yaml", mounts=[Path("data")])
+        def test_marker(lima): assert lima.cpus == 1
+
+        def test_call(lima_factory):
+            assert lima_factory(template=HERE / "conf" / "vm.yaml").cpus == 3
+
+        def test_no_argument(lima_factory):
+            with pytest.raises(TypeError, match=r"^lima_factory\\(\\) got .*mean cpus=\\?"):
+                lima_factory(cpu=2)
+
+        def test_no_name(lima_factory):
+            with pytest.raises(pytest_lima.TemplateError, match="the name 5 can't"):
+                lima_factory(name=5)
+    """)
+    project.runpytest().assert_outcomes(passed=5)
+    fake_lima.assert_clean()
+
+
 def test_a_relative_state_directory_is_no_state_directory(project, fake_lima, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", "state")
     project.makepyfile("def test_it(lima): pass")

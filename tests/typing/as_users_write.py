@@ -68,13 +68,14 @@ def test_small(lima: Instance, lima_factory: LimaFactory) -> None:
     assert_type(lima_factory(**SMALL, name="db"), Instance)
     assert_type(lima_factory(disk=10, param={"a": "b"}, engine="docker"), Instance)
     assert_type(lima_factory(provision=["true"], mounts=["~/src"], set="vmType=qemu"), Instance)
+    assert_type(lima_factory(template=Path("vm.yaml"), mounts=[Path("src")]), Instance)
 
 
 def with_wrong_arguments(lima_factory: LimaFactory) -> None:
     lima_factory(cpu=2)  # type: ignore[call-arg]
     lima_factory(cpus="2")  # type: ignore[arg-type]
     lima_factory("db")  # type: ignore[call-arg]
-    lima_factory(mounts=[Path()])  # type: ignore[list-item]
+    lima_factory(mounts=[1])  # type: ignore[list-item]
     lima_factory(fresh=True)  # type: ignore[call-arg]
     lima_instance(template=["template:debian"])  # type: ignore[arg-type]
     lima_instance(templates="template:debian")  # type: ignore[call-arg]

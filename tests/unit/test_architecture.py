@@ -17,9 +17,9 @@ PACKAGE = "pytest_lima"
 # From the bottom up. A module may import its own room and those before it. The package itself
 # hands out names of the engine, so it counts as standing on top of it.
 ROOMS = (
-    "results", "errors", "realtime", "realfiles", "realsockets", "values", "settings", "spec",
-    "observer", "lima", "guest", "request", "ready", "boot", "machine", "instance", "warm",
-    "ownership", "", "cli", "plugin",
+    "results", "errors", "realtime", "realfiles", "realsockets", "values", "settings",
+    "hostpaths", "spec", "observer", "lima", "guest", "request", "ready", "boot", "machine",
+    "instance", "warm", "ownership", "", "cli", "plugin",
 )  # fmt: skip
 
 OWNERS = {

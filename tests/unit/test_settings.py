@@ -142,6 +142,35 @@ def test_a_bad_value_in_a_source_that_loses_does_no_harm() -> None:
     assert resolve({"cpus": "2"}, {"PYTEST_LIMA_CPUS": "junk"}, {}).cpus == 2
 
 
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("PYTEST_LIMA_CPU", "PYTEST_LIMA_CPUS"),
+        ("PYTEST_LIMA_TEMPLATES", "PYTEST_LIMA_TEMPLATE"),
+        ("PYTEST_LIMA_VM_TYPE", "PYTEST_LIMA_VMTYPE"),
+        ("PYTEST_LIMA_Cpus", "PYTEST_LIMA_CPUS"),
+        ("PYTEST_LIMA_MAXVMS", "PYTEST_LIMA_MAX_VMS"),
+    ],
+)
+def test_a_misspelt_variable_is_refused(variable: str, meant: str) -> None:
+    with pytest.raises(TemplateError) as caught:
+        resolve({}, {variable: "1"}, {})
+    assert str(caught.value) == f"{variable}: there is no such option; did you mean {meant}?"
+
+
+@pytest.mark.parametrize(
+    "variable",
+    ["PYTEST_LIMA_ENGINE_CACHE", "PYTEST_LIMA_KILLS", "PYTEST_LIMA_KILLS_WHEN_READY",
+     "PYTEST_LIMA_SOAK", "PYTEST_LIMA_PLAYGROUND", "PYTEST_LIMA", "LIMA_CPU", "CPU"],
+)  # fmt: skip
+def test_other_variables_are_others(variable: str) -> None:
+    assert resolve({}, {variable: "1"}, {}) == resolve({}, {}, {})
+
+
+def test_a_misspelt_variable_that_is_empty_says_nothing() -> None:
+    assert resolve({}, {"PYTEST_LIMA_CPU": ""}, {}) == resolve({}, {}, {})
+
+
 def test_params_split_at_the_first_equals_sign() -> None:
     settings = resolve({"param": ["A=1", "B=x=y", "A=2", "C="]}, {}, {})
     assert settings.params == {"A": "2", "B": "x=y", "C": ""}

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import inspect
 import math
+from pathlib import Path
 from typing import get_type_hints
 
 import pytest
 
 from pytest_lima.errors import TemplateError
 from pytest_lima.settings import Settings
-from pytest_lima.spec import MachineArguments, MachineSpec, canonical, machine_spec
+from pytest_lima.spec import MachineArguments, MachineSpec, canonical, machine_spec, require_known
 
 
 def test_nothing_asked_for_is_the_empty_spec() -> None:
@@ -93,6 +94,32 @@ def test_bad_arguments_are_named(arguments, message) -> None:
 def test_unknown_arguments_are_pythons_own_error() -> None:
     with pytest.raises(TypeError, match="unexpected keyword argument 'cpu'"):
         machine_spec(cpu=2)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("cpu", " (did you mean cpus=?)"), ("nam", " (did you mean name=?)"),
+                        ("zzz", "")],
+)  # fmt: skip
+def test_an_unknown_argument_is_told_by_what_was_called(name: str, meant: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        require_known("lima_factory", ["cpus", name], own=("name",))
+    assert str(caught.value) == (
+        f"lima_factory() got an unexpected keyword argument {name!r}{meant}"
+    )
+
+
+def test_paths_may_be_path_objects() -> None:
+    given = machine_spec(template=Path("/vm.yaml"), mounts=[Path("/srv"), "/mnt:w"],
+                         overrides={"mounts": [{"location": Path("/src")}]})  # fmt: skip
+    assert given == machine_spec(template="/vm.yaml", mounts=["/srv", "/mnt:w"],
+                                 overrides={"mounts": [{"location": "/src"}]})  # fmt: skip
+    assert machine_spec().filled(Settings(), Path("/vm.yaml"), {}).template == "/vm.yaml"
+
+
+@pytest.mark.parametrize("template", [["template:debian"], 3, " "])
+def test_a_template_of_the_fixture_that_is_none_is_named(template) -> None:
+    with pytest.raises(TemplateError, match="^lima_template=.* is not accepted; give a text"):
+        machine_spec().filled(Settings(), template, {})
 
 
 def test_a_circular_mapping_is_refused() -> None:

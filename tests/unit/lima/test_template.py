@@ -101,6 +101,24 @@ def test_who_asks_for_it_in_a_test_has_it() -> None:
     assert filled(spec)["ssh"]["localPort"] == fill(spec).ssh_port == 60022
 
 
+@pytest.mark.parametrize("source", ["{}/my.yaml", "file://{}/my.yaml"])
+def test_relative_paths_start_beside_the_template(tmp_path, source) -> None:
+    (tmp_path / "disk.qcow2").touch()
+    text = yaml.safe_dump({"images": [{"location": "./disk.qcow2"}],
+                           "caCerts": {"files": ["ca.pem"]}})  # fmt: skip
+    result = template.fill(source.format(tmp_path), text, machine_spec(), vmtype="qemu",
+                           arch="x86_64")  # fmt: skip
+    assert [image["location"] for image in result.images] == [f"{tmp_path}/disk.qcow2"]
+    assert result.certificates == (f"{tmp_path}/ca.pem",)
+    assert yaml.safe_load(result.text)["images"] == [{"location": f"{tmp_path}/disk.qcow2"}]
+
+
+def test_a_relative_path_of_a_template_from_elsewhere_stays() -> None:
+    text = yaml.safe_dump({"images": [{"location": "./disk.qcow2"}]})
+    result = template.fill("template:x", text, machine_spec(), vmtype="qemu", arch="x86_64")
+    assert result.images == ({"location": "./disk.qcow2"},)
+
+
 def test_overrides_merge_deep_and_lists_are_replaced() -> None:
     spec = machine_spec(cpus=4, overrides={"vmOpts": {"qemu": {"a": 1}}, "env": {"B": "2"},
                                            "dns": ["1.1.1.1"], "cpus": 7})  # fmt: skip
@@ -559,7 +577,7 @@ def test_what_a_machine_needs_of_this_host_is_told() -> None:
     assert result.ssh_port == 0
 
 
-def test_mounts_of_a_plain_template_are_told_to_be_missing() -> None:
-    (note,) = fill(machine_spec(mounts=["/"]), plain=True).notes
-    assert "plain: true, in which Lima mounts nothing" in note
-    assert fill(machine_spec(mounts=["/"], overrides={"plain": False}), plain=True).notes == ()
+def test_what_is_asked_for_besides_the_template_and_lost_in_plain_mode() -> None:
+    assert fill(env={"A": "b"}, timezone="Asia/Tokyo").asked == frozenset()
+    assert fill(machine_spec(mounts=["/"])).asked == {"mounts"}
+    assert fill(machine_spec(overrides={"env": {"A": "b"}})).asked == {"env"}

@@ -84,7 +84,7 @@ def test_engines_are_no_part_of_an_ask(markers, engines) -> None:
     ("marker", "problem"),
     [
         (mark("docker"), "arguments have names, 'docker' has none"),
-        (mark(cpu=2), "an unexpected keyword argument 'cpu'"),
+        (mark(cpu=2), "an unexpected keyword argument 'cpu' (did you mean cpus=?)"),
         (mark(cpus=0), "cpus=0 is not accepted; give a whole number from 1"),
         (mark(memory="a lot"), "memory='a lot' is not accepted"),
         (
