@@ -113,7 +113,7 @@ def test_run_has_all_that_says_how_a_command_is_run() -> None:
     assert defaults == [60.0, None, None, None, None, None]
 
 
-def test_a_connection_that_broke_is_made_again_and_a_vm_that_died_is_named(vm, fake_lima) -> None:
+def test_a_connection_that_broke_is_made_again(vm) -> None:
     vm.run("true")
     vm._link.get().close()
     assert vm.run("echo again").stdout == "again\n"
@@ -125,6 +125,9 @@ def test_a_connection_that_broke_is_made_again_and_a_vm_that_died_is_named(vm, f
     vm.disconnect()
     assert vm.run("echo back").stdout == "back\n"
 
+
+def test_a_vm_that_died_is_named(vm, fake_lima) -> None:
+    vm.run("true")
     fake_lima.crash(vm.name)
     for use in (lambda: vm.run("true"), lambda: vm.read_bytes("/etc/hostname"), vm.reboot,
                 lambda: vm.put(Path(__file__), "/tmp/x")):  # fmt: skip
