@@ -203,8 +203,9 @@ class Machine:
         """Why the VM is dead; None while it lives."""
         return self._vitals.cause_of_death()
 
-    def _is_changing(self) -> bool:
-        """Whether another thread is at it."""
+    @property
+    def changing(self) -> bool:
+        """Whether another thread reboots it, resets it or restores a state now."""
         return self._changer not in (0, threading.get_ident())
 
     def _begin_in_child(self) -> None:
@@ -283,7 +284,7 @@ class Machine:
         """Wait while another thread reboots it, resets it or restores a state."""
         if not self._process.is_here:
             self._begin_in_child()
-        if self._is_changing():
+        if self.changing:
             self._steady.wait(_LONGEST_CHANGE)
 
     @contextmanager
@@ -304,7 +305,7 @@ class Machine:
         try:
             yield self._link.get(deadline)
         except ConnectionLostError as error:
-            if self._is_changing() or self._ready is not before:
+            if self.changing or self._ready is not before:
                 raise ConnectionLostError(
                     f"{self.name} was rebooted, reset or restored by another thread meanwhile",
                     seen=error.seen,

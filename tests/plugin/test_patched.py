@@ -148,6 +148,28 @@ def test_a_vm_that_ends_there_ends(pytester, fake_lima, patch):
     fake_lima.assert_clean()
 
 
+def test_the_evidence_waits_for_no_other_thread(pytester, fake_lima):
+    pytester.makepyfile("""
+        import threading
+
+        def test_it(lima):
+            begun = threading.Event()
+
+            def reset():
+                with lima._changing("reset"):
+                    begun.set()
+                    threading.Event().wait()
+
+            threading.Thread(target=reset, daemon=True).start()
+            assert begun.wait(10)
+            assert 0, "its own failure"
+    """)
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", timeout=60)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*lima cloud-init of *", "not asked: another thread *"])
+    fake_lima.assert_clean()
+
+
 # What tests of one's own code replace with no thought of a VM.
 MOCKS = {
     "open": 'mock.patch("builtins.open", mock.mock_open(read_data="x"))',
