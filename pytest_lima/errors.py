@@ -160,11 +160,21 @@ class CommandTimeoutError(LimaError):
         stderr: str = "",
         killed: bool,
         startup: str | None = None,
+        sent: bool = True,
     ) -> None:
-        """``startup`` is what the login shell had printed where it never came to the command."""
+        """``startup`` is what the login shell had printed where it never came to the command.
+
+        Where it was not ``sent``, the login before it has taken all of the time.
+        """
         what = f"the command did not end within {timeout:g} s"
         remedy = "raise timeout= if it needs longer"
-        if startup is not None:
+        if not sent:
+            what += ": the guest has not let us log in, and it was not sent"
+            remedy = (
+                "see on its console whether the guest still works; raise timeout= if it is busy, "
+                "as the connection has to be made again"
+            )
+        elif startup is not None:
             what += ": the login shell had not begun it"
             remedy += (
                 ", and see what the user's startup files in the guest wait for (~/.bashrc, "

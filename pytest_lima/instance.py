@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pytest_lima import realfiles
+from pytest_lima import realfiles, realtime
 from pytest_lima.errors import LimaError
 from pytest_lima.guest import arguments, commands, files, readiness, sockets
 from pytest_lima.guest.arguments import GuestPath
 from pytest_lima.guest.commands import Command
+from pytest_lima.guest.login import LoginTimeoutError
 from pytest_lima.guest.output import OnOutput
 from pytest_lima.lima import engines, logs, paths, process
 from pytest_lima.machine import Machine
@@ -102,8 +103,9 @@ class Instance(Machine):
             command: A text is a line for the login user's shell; a list is an argv of texts and
                 paths, quoted.
             check: Raise when it returns other than 0.
-            timeout: Seconds above 0; then its whole session is killed in the guest. So it is when
-                anything else ends the call: Ctrl-C, for one, or what ``on_output`` raises.
+            timeout: Seconds above 0, a login that is needed first included; then its whole
+                session is killed in the guest. So it is when anything else ends the call: Ctrl-C,
+                for one, or what ``on_output`` raises.
             input: Standard input; none is an empty one.
             env: Environment variables to set; texts, paths or numbers.
             cwd: Directory to run in; the user's home by default.
@@ -121,8 +123,13 @@ class Instance(Machine):
         """
         order = commands.order(command, timeout=timeout, input=input, env=env, cwd=cwd,
                                user=user, on_output=on_output)  # fmt: skip
-        with self._connection() as connection:
-            return commands.run_order(connection, order, check=check)
+        self._await_steady()
+        deadline = realtime.monotonic() + order.timeout
+        try:
+            with self._connection(deadline) as connection:
+                return commands.run_order(connection, order, deadline, check=check)
+        except LoginTimeoutError:
+            raise commands.not_sent(order) from None
 
     def put(
         self,

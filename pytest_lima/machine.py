@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Protocol, Self, TypeVar
+from typing import NamedTuple, Protocol, Self, TypeVar
 
-from pytest_lima import realfiles
-from pytest_lima.errors import ConnectionLostError, LimaError
+from pytest_lima import realfiles, realtime
+from pytest_lima.errors import ConnectionLostError, InstanceDiedError, LimaError
 from pytest_lima.guest import arguments, hostkeys
 from pytest_lima.guest.link import Link
 from pytest_lima.guest.login import Login
@@ -23,6 +24,13 @@ Held_co = TypeVar("Held_co", covariant=True)
 _DEATH_GRACE = 1.5
 _LOGIN_GRACE = 2.0
 _LONGEST_CHANGE = 7200.0
+
+
+class _End(NamedTuple):
+    """How we have ended a VM ourselves, and what helps whoever uses it afterwards."""
+
+    how: str
+    remedy: str
 
 
 class Owner(Protocol[Held_co]):
@@ -62,10 +70,12 @@ class Machine:
         self._steady = threading.Event()  # not while another VM, or boot, takes its place
         self._steady.set()
         self._changer = 0
+        self._end: _End | None = None
         self._take(vm)
 
     def _take(self, vm: ReadyVM) -> None:
         self._ready = vm
+        self._end = None
         self._link.put(vm.login)
         self.name = vm.info.name
         self.vmtype = vm.info.vmtype
@@ -98,7 +108,7 @@ class Machine:
         """
         seconds = None if timeout is None else arguments.timeout(timeout)
         self._refuse_in_child("rebooted")
-        with self._life, self._connection() as connection, self._changing():
+        with self._life, self._connection() as connection, self._changing("reboot"):
             vm = self._owner.reboot(self._ready_over(connection), seconds)
             self._watch.end()
             self._take(vm)
@@ -113,7 +123,7 @@ class Machine:
             LimaError: It could not be started again, or other processes use it.
         """
         self._refuse_in_child("reset")
-        with self._changing():
+        with self._changing("reset"):
             self._take(self._owner.reset(self))
 
     @realfiles.aside()
@@ -144,7 +154,7 @@ class Machine:
             LimaError: No state has that name, it could not be woken up, or other processes use it.
         """
         self._refuse_in_child("restored")
-        with self._changing():
+        with self._changing("restore"):
             self._take(self._owner.restore(self, name))
 
     @realfiles.aside()
@@ -163,13 +173,15 @@ class Machine:
             return self._owner.clone(self._ready_over(connection))
 
     def disconnect(self) -> None:
-        """Drop our connection and end the forwards; the VM runs on."""
+        """Drop our connection and end the forwards; the VM runs on until its owner ends it."""
+        self._note_end()
         self._drop()
         if self._ready.forward:
             self._ready.forward.close()
 
     def _detach(self) -> None:
         """Drop our connection; the VM and its forwards go on for others."""
+        self._note_end()
         if self._maker.is_here:
             # A login that is broken off counts against whoever comes next: all of us have one
             # address there (sshd_config(5): PerSourcePenalties, from OpenSSH 9.8 on).
@@ -180,7 +192,7 @@ class Machine:
 
     def _replace(self, vm: ReadyVM) -> None:
         """Stand for another boot from now on, after the VM had died."""
-        with self._changing():
+        with self._changing("replace"):
             self._drop()
             self._take(vm)
 
@@ -188,8 +200,9 @@ class Machine:
         """Why the VM is dead; None while it lives."""
         return self._vitals.cause_of_death()
 
-    def _is_changing(self) -> bool:
-        """Whether another thread is at it."""
+    @property
+    def changing(self) -> bool:
+        """Whether another thread reboots it, resets it or restores a state now."""
         return self._changer not in (0, threading.get_ident())
 
     def _begin_in_child(self) -> None:
@@ -206,6 +219,24 @@ class Machine:
                 seen=f"{self._maker} has made this object",
                 remedy="do that in the process that the child was forked from",
             )
+
+    def _note_end(self) -> None:
+        self._end = _End(
+            f"was given back at {realtime.time_of_day()}, and has ended since",
+            "use it in the test, fixture or `with` that it was made for, and not afterwards",
+        )
+
+    def _check_alive(self, reason: LimaError | None = None) -> None:
+        """Raise if it is dead, be it by our own hand.
+
+        Raises:
+            InstanceDiedError: It is.
+        """
+        if self._end is not None and self._vitals.cause_of_death() is not None:
+            raise InstanceDiedError(
+                f"the VM {self.name} {self._end.how}", remedy=self._end.remedy
+            ) from reason
+        self._vitals.check(reason)
 
     def _drop(self) -> None:
         if self._process.is_here:
@@ -226,33 +257,52 @@ class Machine:
         return keys if keys.lasting else hostkeys.from_known_hosts(self.dir / "pl" / "known_hosts")
 
     @contextmanager
-    def _changing(self) -> Iterator[None]:
+    def _changing(self, call: str) -> Iterator[None]:
         """Let this thread alone have to do with the VM; whoever comes meanwhile waits."""
         with self._life:
             self._changer = threading.get_ident()
             self._steady.clear()
             try:
                 yield
+            except BaseException as error:
+                if self._end is not None:  # it was let go of, to be deleted
+                    self._end = _End(
+                        f"was ended by a {call}() that was broken off at "
+                        f"{realtime.time_of_day()}, by {type(error).__name__}",
+                        f"see what has ended that {call}(); --lima-recreate=1 gives later tests a "
+                        "new VM",
+                    )
+                raise
             finally:
                 self._changer = 0
                 self._steady.set()
 
+    def _await_steady(self) -> None:
+        """Wait while another thread reboots it, resets it or restores a state."""
+        if not self._process.is_here:
+            self._begin_in_child()
+        if self.changing:
+            self._steady.wait(_LONGEST_CHANGE)
+
     @contextmanager
-    def _connection(self) -> Iterator[Connection]:
+    def _connection(self, deadline: float = math.inf) -> Iterator[Connection]:
         """The connection; when it breaks because the VM died, that is what is raised.
 
         While another thread reboots it, resets it or restores a state, this waits.
+
+        Args:
+            deadline: How long a login is waited for, on ``realtime.monotonic``'s clock.
+
+        Raises:
+            LoginTimeoutError: It takes longer.
         """
-        if not self._process.is_here:
-            self._begin_in_child()
-        if self._is_changing():
-            self._steady.wait(_LONGEST_CHANGE)
-        self._vitals.check()
+        self._await_steady()
+        self._check_alive()
         before = self._ready
         try:
-            yield self._link.get()
+            yield self._link.get(deadline)
         except ConnectionLostError as error:
-            if self._is_changing() or self._ready is not before:
+            if self.changing or self._ready is not before:
                 raise ConnectionLostError(
                     f"{self.name} was rebooted, reset or restored by another thread meanwhile",
                     seen=error.seen,
@@ -260,5 +310,5 @@ class Machine:
                 ) from error
             # A guest that goes down drops connections a moment before its VM ends.
             self._watch.died.wait(_DEATH_GRACE)
-            self._vitals.check(error)
+            self._check_alive(error)
             raise

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import shlex
-import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
-from pytest_lima import realtime
+from pytest_lima import realthreads, realtime
 from pytest_lima.errors import CommandError, CommandTimeoutError
 from pytest_lima.guest import arguments, sessions, shell
 from pytest_lima.guest.arguments import GuestPath
@@ -90,14 +89,28 @@ def run(
     connection: Connection, command: Command, *, check: bool = True, **options: Unpack[Options]
 ) -> CommandResult:
     """Run a command in the guest; see ``Instance.run`` and ``run_order``."""
-    return run_order(connection, order(command, **options), check=check)
+    asked = order(command, **options)
+    return run_order(connection, asked, realtime.monotonic() + asked.timeout, check=check)
 
 
-def run_order(connection: Connection, asked: Order, *, check: bool = True) -> CommandResult:
+def not_sent(asked: Order) -> CommandTimeoutError:
+    """What is raised for a command whose time has passed with the login that it needs."""
+    return CommandTimeoutError(asked.shown, asked.timeout, killed=True, sent=False)
+
+
+def run_order(
+    connection: Connection, asked: Order, deadline: float, *, check: bool = True
+) -> CommandResult:
     """Run a command in the guest and wait for its end.
 
     Whatever is raised, an interrupt included, its session in the guest has ended then, or the
     error has a note.
+
+    Args:
+        connection: To the guest.
+        asked: What is run.
+        deadline: For its end, on ``realtime.monotonic``'s clock.
+        check: Raise when it returns other than 0.
 
     Raises:
         CommandError: ``check`` and a returncode other than 0.
@@ -106,7 +119,6 @@ def run_order(connection: Connection, asked: Order, *, check: bool = True) -> Co
         ConnectionLostError: The connection ended before the command's status was known.
     """
     started = realtime.monotonic()
-    deadline = started + asked.timeout
     output = Output(asked.on_output)
     try:
         returncode = _returncode(connection, asked, output, deadline)
@@ -222,4 +234,4 @@ def _feed(channel: paramiko.Channel, payload: memoryview) -> None:
         except (OSError, EOFError):
             pass  # the command ended without reading it all, or its outputs tell of the loss
 
-    threading.Thread(target=send, name="pytest-lima-stdin", daemon=True).start()
+    realthreads.start(send, "pytest-lima-stdin")

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from pytest_lima import realfiles
+from pytest_lima import realfiles, realthreads
 from pytest_lima.errors import InstanceDiedError, LimaError
 from pytest_lima.lima import causes, evidence, identity, logs
 from pytest_lima.lima.identity import Identity
@@ -123,7 +123,7 @@ class Watch:
         self._vitals = vitals
         self._on_death = on_death
         self._ended = threading.Event()
-        threading.Thread(target=self._run, name="pytest-lima-watch", daemon=True).start()
+        realthreads.start(self._run, "pytest-lima-watch")
 
     def end(self) -> None:
         """Stop looking."""

@@ -26,7 +26,7 @@ from pytest_lima.guest.hostkeys import HostKeys
 from pytest_lima.guest.login import Login
 from pytest_lima.guest.readiness import Waiting
 from pytest_lima.guest.sockets import SocketForward
-from pytest_lima.guest.ssh import Connection, Hold, connect
+from pytest_lima.guest.ssh import LOGIN_TIMEOUT, Connection, Hold, connect
 from pytest_lima.lima import engines, paths
 from pytest_lima.lima.info import InstanceInfo
 from pytest_lima.lima.vitals import Vitals
@@ -82,7 +82,9 @@ def attach(request: StartRequest, ledger: Ledger, *, set_clock: bool) -> ReadyVM
     waiting = Waiting(realtime.monotonic() + _ANSWER_TIMEOUT, vitals.check, lambda: None)
     state = _read_state(folder)
     failed_before = (folder / "pl" / _NO_LOGIN).exists()
-    login = Login.begin(lambda hold: _log_in(state, folder, waiting, hold))
+    login = Login.begin(
+        lambda hold: _log_in(state, folder, waiting, hold), _ANSWER_TIMEOUT + LOGIN_TIMEOUT
+    )
     try:
         forward = _standing(state.sockets, folder)
         if forward is None or failed_before:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 
-from pytest_lima import realtime
+from pytest_lima import realthreads, realtime
 from pytest_lima.errors import LimaError
 from pytest_lima.instance import Instance
 from pytest_lima.lima import paths
@@ -143,8 +143,7 @@ class Spare:
         self._still = False
         self._wanted = threading.Event()
         # A daemon: whatever it is at, its record tells the reaper what to delete.
-        self._thread = threading.Thread(target=self._make, name="pytest-lima-standby", daemon=True)
-        self._thread.start()
+        self._thread = realthreads.start(self._make, "pytest-lima-standby")
 
     def take(self) -> Instance | None:
         """Have it run; None where there was no room for it.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import pytest_lima.realprocesses  # noqa: F401 - before a test can replace Popen
 from pytest_lima import realfiles
 from pytest_lima.errors import TemplateError
 from pytest_lima.plugin import boundary, marks, options, progress

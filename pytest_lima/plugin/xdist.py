@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_lima import realtime
+from pytest_lima import realthreads, realtime
 from pytest_lima.plugin import boundary
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ class Boots:
         self._ended = threading.Event()
         self._told: dict[str, str] = {}
         self._warned: set[str] = set()
-        threading.Thread(target=self._watch, name="pytest-lima-boots", daemon=True).start()
+        realthreads.start(self._watch, "pytest-lima-boots")
 
     def end(self) -> None:
         """Show nothing more."""

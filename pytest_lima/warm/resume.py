@@ -23,7 +23,7 @@ from pytest_lima.guest.hostkeys import HostKeys
 from pytest_lima.guest.login import Login
 from pytest_lima.guest.readiness import Waiting
 from pytest_lima.guest.sockets import SocketForward
-from pytest_lima.guest.ssh import Connection, Hold, connect
+from pytest_lima.guest.ssh import LOGIN_TIMEOUT, Connection, Hold, connect
 from pytest_lima.lima import cidata, evidence, logs, process, qmp
 from pytest_lima.lima.accel import qemu_binary
 from pytest_lima.lima.host import Host
@@ -104,7 +104,9 @@ class Resume(Boot):
         if self._request.own_keys:
             keys, drift = self._exchange_keys(waiting, address, keys, folder)
         # Beside the forward, which logs in too.
-        login = Login.begin(lambda hold: self._log_in(address, keys, hold))
+        login = Login.begin(
+            lambda hold: self._log_in(address, keys, hold), _LONGEST + LOGIN_TIMEOUT
+        )
         forward = None
         try:
             if self._request.own_keys:

@@ -95,6 +95,41 @@ def test_a_failure_is_the_tests_own(pytester, fake_lima, patch):
     fake_lima.assert_clean()
 
 
+@pytest.mark.parametrize("name", ["threading.Thread", "threading.Thread.start"])
+def test_threads_are_ours_where_a_connection_is_made_again(pytester, fake_lima, name):
+    pytester.makepyfile(f"""
+        from unittest import mock
+
+        def test_first(lima): lima.run("true")
+
+        def test_lost(lima):
+            lima._link.close()
+            with mock.patch("{name}"):
+                assert lima.run("echo hello", input="", timeout=20).ok
+                lima._link.close()
+                assert 0, "its own failure"
+    """)
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", timeout=60)
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["E   *its own failure*"])
+    fake_lima.assert_clean()
+
+
+def test_the_evidence_waits_for_no_login_for_long(pytester, fake_lima):
+    pytester.makepyfile("""
+        def test_it(lima):
+            (lima.dir / "logins-held").touch()
+            lima._link.close()
+            assert 0, "its own failure"
+    """)
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", timeout=60)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["*lima cloud-init of *", "*within 10 s: the guest has not let us log in*"]
+    )
+    fake_lima.assert_clean()
+
+
 ENDING = FAILING.replace(
     "def test_fails(lima, monkeypatch", "def test_fails(monkeypatch, lima_fresh"
 )
@@ -110,4 +145,79 @@ def test_a_vm_that_ends_there_ends(pytester, fake_lima, patch):
     assert (outcomes["passed"], outcomes["failed"]) == (2, 1)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["E   *the test's own failure*"])
+    fake_lima.assert_clean()
+
+
+def test_the_evidence_waits_for_no_other_thread(pytester, fake_lima):
+    pytester.makepyfile("""
+        import threading
+
+        def test_it(lima):
+            begun = threading.Event()
+
+            def reset():
+                with lima._changing("reset"):
+                    begun.set()
+                    threading.Event().wait()
+
+            threading.Thread(target=reset, daemon=True).start()
+            assert begun.wait(10)
+            assert 0, "its own failure"
+    """)
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", timeout=60)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*lima cloud-init of *", "not asked: another thread *"])
+    fake_lima.assert_clean()
+
+
+# What tests of one's own code replace with no thought of a VM.
+MOCKS = {
+    "open": 'mock.patch("builtins.open", mock.mock_open(read_data="x"))',
+    "path-open": 'mock.patch("pathlib.Path.open", mock.mock_open(read_data="x"))',
+    "exists": 'mock.patch("pathlib.Path.exists", return_value=False)',
+    "is_dir": 'mock.patch("pathlib.Path.is_dir", return_value=False)',
+    "os-exists": 'mock.patch("os.path.exists", return_value=False)',
+    "path-mkdir": 'mock.patch("pathlib.Path.mkdir")',
+    "mkdir": 'mock.patch("os.mkdir")',
+    "listdir": 'mock.patch("os.listdir", return_value=[])',
+    "rmtree": 'mock.patch("shutil.rmtree")',
+    "popen": 'mock.patch("subprocess.Popen")',
+    "no-class": 'mock.patch("subprocess.Popen", lambda *args, **options: 1 / 0)',
+    "popen-init": 'mock.patch("subprocess.Popen.__init__")',
+    "popen-poll": 'mock.patch("subprocess.Popen.poll", return_value=0)',
+    "time": 'mock.patch("time.time", side_effect=[1, 2, 3])',
+}
+
+
+def test_all_of_a_vm_goes_on_under_a_mock(pytester, fake_lima):
+    mocks = "\n".join(f"    {name!r}: lambda: {mock}," for name, mock in MOCKS.items())
+    pytester.makepyfile(f"""
+from unittest import mock
+import pytest
+
+MOCKS = {{
+{mocks}
+}}
+
+@pytest.fixture(params=MOCKS)
+def replaced(request):
+    with MOCKS[request.param]():
+        yield request.param
+
+def test_first(lima): lima.run("true")
+
+def test_it(replaced, lima, lima_fresh):
+    for vm in (lima, lima_fresh):
+        assert vm.run("echo hello").stdout == "hello\\n"
+        assert vm.run("echo hello", user="root").stdout == "hello\\n"
+        assert vm.status() == "Running"
+    if replaced in ("open", "exists", "is_dir", "path-mkdir", "popen", "time"):
+        lima_fresh.write_text("left", "x")
+        lima_fresh.reset()
+        assert not lima_fresh.run("cat left", check=False).ok
+""")
+    result = pytester.runpytest_subprocess(
+        "-p", "no:cacheprovider", "--lima-standby=0", "--tb=short", timeout=300
+    )
+    result.assert_outcomes(passed=1 + len(MOCKS))
     fake_lima.assert_clean()

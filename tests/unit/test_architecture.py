@@ -17,13 +17,13 @@ PACKAGE = "pytest_lima"
 # From the bottom up. A module may import its own room and those before it. The package itself
 # hands out names of the engine, so it counts as standing on top of it.
 ROOMS = (
-    "results", "errors", "realtime", "realfiles", "realsockets", "values", "settings",
-    "hostpaths", "spec", "observer", "lima", "guest", "request", "ready", "boot", "machine",
-    "instance", "warm", "ownership", "", "cli", "plugin",
+    "results", "errors", "realtime", "realfiles", "realsockets", "realthreads", "realprocesses",
+    "values", "settings", "hostpaths", "spec", "observer", "lima", "guest", "request", "ready",
+    "boot", "machine", "instance", "warm", "ownership", "", "cli", "plugin",
 )  # fmt: skip
 
 OWNERS = {
-    "subprocess": "pytest_lima.lima.process",
+    "subprocess": "pytest_lima.realprocesses",
     "paramiko": "pytest_lima.guest.ssh",
     "tenacity": "pytest_lima.guest.readiness",
     "yaml": "pytest_lima.lima.lima_yaml",
@@ -170,6 +170,12 @@ CHANNELS = "pytest_lima.guest.channels"
 def test_one_module_tells_the_time() -> None:
     users = {name for name in MODULES if imports(name) & {"time", "datetime"}}
     assert users == {CLOCK, IN_THE_GUEST}
+
+
+def test_one_module_starts_threads() -> None:
+    texts = {name: path.read_text() for name, path in MODULES.items()}
+    users = {name for name, text in texts.items() if "threading.Thread" in text}
+    assert users == {"pytest_lima.realthreads"}
 
 
 def test_nothing_runs_in_a_guest_without_the_sign_that_it_began() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import inspect
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from pytest_lima.errors import (
     LimaError,
 )
 from pytest_lima.guest import commands, readiness
+from pytest_lima.ownership import starting
 
 
 @pytest.fixture(autouse=True)
@@ -111,7 +113,7 @@ def test_run_has_all_that_says_how_a_command_is_run() -> None:
     assert defaults == [60.0, None, None, None, None, None]
 
 
-def test_a_connection_that_broke_is_made_again_and_a_vm_that_died_is_named(vm, fake_lima) -> None:
+def test_a_connection_that_broke_is_made_again(vm) -> None:
     vm.run("true")
     vm._link.get().close()
     assert vm.run("echo again").stdout == "again\n"
@@ -123,6 +125,9 @@ def test_a_connection_that_broke_is_made_again_and_a_vm_that_died_is_named(vm, f
     vm.disconnect()
     assert vm.run("echo back").stdout == "back\n"
 
+
+def test_a_vm_that_died_is_named(vm, fake_lima) -> None:
+    vm.run("true")
     fake_lima.crash(vm.name)
     for use in (lambda: vm.run("true"), lambda: vm.read_bytes("/etc/hostname"), vm.reboot,
                 lambda: vm.put(Path(__file__), "/tmp/x")):  # fmt: skip
@@ -151,3 +156,43 @@ def test_after_a_reboot_it_is_the_same(vm, monkeypatch) -> None:
     with pytest.raises(LimaError, match="it failed"):
         vm.reboot()
     assert vm.run("echo still").stdout == "still\n"
+
+
+def test_a_commands_time_is_that_of_the_login_too(vm, fake_lima) -> None:
+    held = fake_lima.hold_logins(vm.name)
+    vm._link.close()  # as a lost one is
+    begun = time.monotonic()
+    with pytest.raises(
+        CommandTimeoutError, match="within 0.5 s: the guest has not let us"
+    ) as caught:
+        vm.run("touch /tmp/ran", timeout=0.5)
+    assert time.monotonic() - begun < 5
+    assert "raise timeout= if it is busy" in str(caught.value)
+    held.unlink()
+    assert vm.run("test -e /tmp/ran", check=False).returncode == 1
+
+
+def test_after_its_end_it_says_who_has_ended_it(fake_lima) -> None:
+    with lima_instance() as vm:
+        vm.run("true")
+    with pytest.raises(InstanceDiedError, match=r"was given back at \d\d:\d\d:\d\d") as caught:
+        vm.run("true")
+    assert "OOM" not in str(caught.value) and "`with`" in str(caught.value)
+
+
+class Interrupt(BaseException):
+    pass
+
+
+def test_after_a_reset_that_was_interrupted_it_says_so(vm, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*args: object) -> None:
+        raise Interrupt
+
+    monkeypatch.setattr(starting, "start_anew", interrupt)
+    with pytest.raises(Interrupt):
+        vm.reset()
+    with pytest.raises(
+        InstanceDiedError, match=r"was ended by a reset\(\) that was broken off at .*Interrupt"
+    ) as caught:
+        vm.run("true")
+    assert "OOM" not in str(caught.value)

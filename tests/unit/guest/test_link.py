@@ -124,9 +124,9 @@ def test_a_login_that_was_replaced_takes_nothing_with_it_when_it_fails(
     """Who waited for the old one is told so; who comes next gets the new one."""
     waits, get = threading.Event(), Login.get
 
-    def noted(login: Login) -> Connection:
+    def noted(login: Login, deadline: float) -> Connection:
         waits.set()
-        return get(login)
+        return get(login, deadline)
 
     def slow(_: Hold) -> Any:
         assert may_go_on.wait(10)
