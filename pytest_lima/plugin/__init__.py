@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_lima import realfiles
+from pytest_lima import realfiles, realsockets  # noqa: F401 - before a test replaces them
 from pytest_lima.errors import TemplateError
 from pytest_lima.plugin import boundary, marks, options, progress
 from pytest_lima.plugin.session import LimaSession, session_key
@@ -61,6 +61,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         lima.adopt(item)
     lima.expect(session.items)
     progress.hold_screen(session.config)
+    if lima.in_use and not _runs_nothing(session.config):
+        with boundary.told(lima.notes.append, "what VMs are made with can't be loaded"):
+            lima.prepare()
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
