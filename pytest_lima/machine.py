@@ -201,7 +201,7 @@ class Machine:
         return self._vitals.cause_of_death()
 
     @property
-    def changing(self) -> bool:
+    def _is_changing(self) -> bool:
         """Whether another thread reboots it, resets it or restores a state now."""
         return self._changer not in (0, threading.get_ident())
 
@@ -281,7 +281,7 @@ class Machine:
         """Wait while another thread reboots it, resets it or restores a state."""
         if not self._process.is_here:
             self._begin_in_child()
-        if self.changing:
+        if self._is_changing:
             self._steady.wait(_LONGEST_CHANGE)
 
     @contextmanager
@@ -302,7 +302,7 @@ class Machine:
         try:
             yield self._link.get(deadline)
         except ConnectionLostError as error:
-            if self.changing or self._ready is not before:
+            if self._is_changing or self._ready is not before:
                 raise ConnectionLostError(
                     f"{self.name} was rebooted, reset or restored by another thread meanwhile",
                     seen=error.seen,

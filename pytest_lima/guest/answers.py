@@ -73,6 +73,14 @@ def _asked(engine: str, path: Path, ask: Callable[[CallSocket], T]) -> T:
     raise NotAnsweringError(f"{engine} does not answer on {path}", seen=problem)
 
 
+def prepare() -> None:
+    """Load what containerd is asked with."""
+    import h2.config
+    import h2.connection
+    import h2.events
+    import h2.exceptions  # noqa: F401
+
+
 def _ping(sock: socket.socket) -> str:
     answer = _docker(sock)
     return answer.read(64).decode(errors="replace") if answer.status == 200 else ""

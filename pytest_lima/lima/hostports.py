@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pytest_lima import realsockets
 from pytest_lima.errors import StartError
 
 _LOOPBACK = "127.0.0.1"
@@ -43,7 +44,7 @@ def taken(ports: Sequence[int]) -> dict[int, str]:
     """Those that nobody can listen on now, and why."""
     found = {}
     for port in ports:
-        with socket.socket() as listener:
+        with realsockets.RealSocket() as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 listener.bind((_LOOPBACK, port))

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Protocol, Unpack
 
 from pytest_lima.errors import AcceleratorError, LimaError
-from pytest_lima.guest import ssh
+from pytest_lima.guest import answers, ssh
 from pytest_lima.instance import Instance
-from pytest_lima.lima import disks, edits, host, libraries, lima_yaml, paths, template
+from pytest_lima.lima import disks, edits, host, libraries, lima_yaml, paths, qmp, template
 from pytest_lima.lima.forks import Origin
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.identity import this_process
@@ -100,6 +100,13 @@ class Pool:
     def kept(self) -> list[Kept]:
         """What was left behind, for the summary; by the workers too, in their controller."""
         return self._ending.kept_by_run() if self._run.final else self._ending.kept
+
+    def prepare(self) -> None:
+        """Load all that machines are made with, before anybody replaces what that is made of."""
+        lima_yaml.prepare()
+        libraries.load(["paramiko", "tenacity", "h2"])
+        answers.prepare()
+        qmp.prepare()
 
     def host(self, vmtype: str | None = None, arch: str | None = None) -> Host:
         """What this machine offers, checked once.

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import pytest_lima.realprocesses  # noqa: F401 - before a test can replace Popen
+import pytest_lima.realprocesses
+import pytest_lima.realsockets  # noqa: F401 - both before a test can replace what they take
 from pytest_lima import realfiles
 from pytest_lima.errors import TemplateError
 from pytest_lima.plugin import boundary, marks, options, progress
@@ -62,6 +63,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         lima.adopt(item)
     lima.expect(session.items)
     progress.hold_screen(session.config)
+    if lima.in_use and not _runs_nothing(session.config):
+        with boundary.told(lima.notes.append, "what VMs are made with can't be loaded"):
+            lima.prepare()
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -63,6 +64,7 @@ class LimaSession:
         self._lock = threading.Lock()  # of the pool: the factory may be called by threads
         self._pool: Pool | None = None
         self._timings: Timings | None = None
+        self._environ: Mapping[str, str] = os.environ
         self._numbers: dict[Ask, int] = {}
         self._wanted = Wanted(
             distributed=hasattr(config, "workerinput"), engines=ENGINES.get(settings.engine)
@@ -93,9 +95,9 @@ class LimaSession:
                 from pytest_lima.plugin.timings import Timings
 
                 self._timings = Timings(Progress(self._config, held_screen(self._config)))
-                # As it is now: a test may empty it, and its VM has to be ended all the same.
-                environ = dict(os.environ)
-                self._pool = Pool(self.settings, environ, self._timings, run=self.workers.run())
+                self._pool = Pool(
+                    self.settings, self._environ, self._timings, run=self.workers.run()
+                )
             return self._pool
 
     @property
@@ -128,9 +130,19 @@ class LimaSession:
     def expect(self, items: Sequence[pytest.Item]) -> None:
         """Take in the tests that will run."""
         self.in_use = any(uses_lima(item) for item in items)
+        self._environ = dict(os.environ)  # a test may empty it, and its VM has to end all the same
         self._wanted.expect(items)
         if self.in_use and not self._config.getoption("collectonly"):
             self.workers.join()
+
+    def prepare(self) -> None:
+        """Take this host as it is before the first test, which may replace anything of it.
+
+        That is the environment, the folders it names, and Python's own functions, of which our
+        modules and the libraries below take some when they are loaded.
+        """
+        importlib.import_module("pytest_lima.plugin.report")
+        self.pool.prepare()
 
     def note_next(self, item: pytest.Item | None) -> None:
         """Which test this process runs after the one that begins."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 
 import pytest
 
@@ -78,10 +79,13 @@ SOCKETS = """
 """
 
 
-@pytest.mark.parametrize("args", ["--disable-socket", "--allow-hosts=192.0.2.1"])
+@pytest.mark.parametrize("args", [
+    ("--disable-socket",), ("--allow-hosts=192.0.2.1",),
+    ("-q", "--disable-socket"), ("-q", "--allow-hosts=192.0.2.1"),
+])  # fmt: skip
 def test_a_vm_is_reached_where_sockets_are_blocked(pytester, fake_lima, args):
     pytester.makepyfile(SOCKETS)
-    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", args)
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", *args)
     result.assert_outcomes(passed=3, failed=1)
     result.stdout.no_fnmatch_line("*INTERNALERROR*")
     result.stdout.no_fnmatch_line("*left out*")
@@ -155,4 +159,20 @@ def test_what_hangs_ends_in_stopped_time(pytester, fake_lima, scenario, seconds,
     result = pytester.runpytest_subprocess(f"--lima-timeout={seconds}", "--lima-timeout-factor=1")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines([error])
+    fake_lima.assert_clean()
+
+
+@pytest.mark.parametrize("args", ["-v", "-q"])
+def test_ports_of_this_host_are_looked_at_where_sockets_are_blocked(pytester, fake_lima, args):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    pytester.makeconftest(f"""
+        import pytest
+
+        @pytest.fixture(scope="session")
+        def lima_overrides():
+            return {{"portForwards": [{{"guestPort": 80, "hostPort": {port}}}]}}
+    """)
+    pytester.makepyfile("def test_it(lima): assert lima.run('true').ok")
+    pytester.runpytest_subprocess("--disable-socket", args).assert_outcomes(passed=1)
     fake_lima.assert_clean()

@@ -220,4 +220,63 @@ def test_it(replaced, lima, lima_fresh):
         "-p", "no:cacheprovider", "--lima-standby=0", "--tb=short", timeout=300
     )
     result.assert_outcomes(passed=1 + len(MOCKS))
+
+
+# What fixtures do before the first VM is there.
+BEFORE = {
+    "environment": "for name in list(os.environ):\n    monkeypatch.delenv(name)",
+    "home": """
+        monkeypatch.setenv("HOME", str(tmp_path))
+        for name in ("STATE", "CACHE", "DATA", "CONFIG"):
+            monkeypatch.delenv(f"XDG_{name}_HOME", raising=False)
+    """,
+    "open": 'monkeypatch.setattr("builtins.open", refuse)',
+    "imports": """
+        class Refusing:
+            def find_spec(self, name, *args):
+                if not name.startswith(("_pytest", "pygments", "encodings")):
+                    refuse()
+
+        monkeypatch.setattr(sys, "meta_path", [Refusing(), *sys.meta_path])
+    """,
+    "fake files": 'request.getfixturevalue("fs")',
+}  # fmt: skip
+
+FIRST = """
+    import os, sys
+    import pytest
+
+    def refuse(*args, **kwargs):
+        raise RuntimeError("the test has replaced this")
+
+    @pytest.fixture
+    def patched(monkeypatch, tmp_path, request):
+{patch}
+
+    def test_it(patched, lima_fresh, tmp_path):
+        assert lima_fresh.run("echo hello").stdout == "hello\\n"
+
+    def test_nothing_of_ours_is_there(tmp_path_factory):
+        root = tmp_path_factory.getbasetemp()
+        assert not [path for path in root.rglob("*") if "lima" in path.name]
+"""
+
+
+@pytest.mark.parametrize("args", ["-v", "-q"])
+@pytest.mark.parametrize("patch", BEFORE.values(), ids=BEFORE)
+def test_the_first_vm_is_made_on_this_host_as_it_was(pytester, fake_lima, patch, args):
+    pytester.makepyfile(FIRST.replace("{patch}", lines_of(patch)))
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "--lima-standby=0", args)
+    outcomes = result.parseoutcomes()
+    # Its end may have to wait until nothing is replaced any more.
+    assert (outcomes["passed"], outcomes.get("failed", 0)) == (2, 0)
+    assert patch == BEFORE["open"] or "errors" not in outcomes
+    fake_lima.assert_clean()
+
+
+def test_workers_take_it_as_it_was_too(pytester, fake_lima):
+    pytest.importorskip("xdist")
+    pytester.makepyfile(FIRST.replace("{patch}", lines_of(BEFORE["environment"])))
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "--lima-standby=0", "-n1")
+    result.assert_outcomes(passed=2)
     fake_lima.assert_clean()
