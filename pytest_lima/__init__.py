@@ -81,7 +81,10 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES.get(name, "pytest_lima.errors")), name)
+    from pytest_lima.lima import libraries
+
+    with libraries.ours_first():
+        return getattr(importlib.import_module(_HOMES.get(name, "pytest_lima.errors")), name)
 
 
 def __dir__() -> list[str]:

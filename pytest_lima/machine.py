@@ -262,10 +262,11 @@ class Machine:
         with self._life:
             self._changer = threading.get_ident()
             self._steady.clear()
+            before = self._end
             try:
                 yield
             except BaseException as error:
-                if self._end is not None:  # it was let go of, to be deleted
+                if self._end is not before:  # it was let go of, to be deleted
                     self._end = _End(
                         f"was ended by a {call}() that was broken off at "
                         f"{realtime.time_of_day()}, by {type(error).__name__}",

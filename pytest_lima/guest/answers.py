@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pytest_lima.errors import LimaError
 from pytest_lima.guest.calls import CallSocket
-from pytest_lima.lima import engines
+from pytest_lima.lima import engines, libraries
 
 if TYPE_CHECKING:
     import h2.connection
@@ -96,6 +96,7 @@ def _docker(sock: socket.socket) -> http.client.HTTPResponse:
 
 def _containerd_version(sock: socket.socket) -> str:
     """A gRPC call over HTTP/2; the answer's first field is the version."""
+    libraries.load(["h2.config", "h2.connection", "h2.events", "h2.exceptions"])
     import h2.config
     import h2.connection
     import h2.exceptions

@@ -19,7 +19,7 @@ from pytest_lima.errors import ConnectionLostError, LimaError, ProvisionError, R
 from pytest_lima.guest import answers
 from pytest_lima.guest.commands import run
 from pytest_lima.guest.ssh import Connection, NotYetError
-from pytest_lima.lima import evidence
+from pytest_lima.lima import evidence, libraries
 
 T = TypeVar("T")
 
@@ -72,6 +72,7 @@ class Waiting:
         Raises:
             ReadyTimeoutError: The deadline passed; it says what was awaited and seen last.
         """
+        libraries.load(["tenacity"])
         import tenacity
 
         begun = realtime.monotonic()

@@ -31,7 +31,7 @@ _FIRST_ADDRESS = 15  # in 192.168.5.0/24 (Lima: pkg/networks/const.go)
 
 def prepare() -> None:
     """Load the client, which takes a tenth of a second."""
-    import qemu.qmp  # noqa: F401
+    libraries.load(["qemu.qmp"])
 
 
 class MigrationError(LimaError):
@@ -47,6 +47,7 @@ class Monitor:
         Raises:
             InstanceDiedError: Nobody listens there.
         """
+        prepare()
         from qemu.qmp import EventListener, QMPClient
 
         # What matters of its log is raised.

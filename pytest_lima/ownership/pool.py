@@ -71,7 +71,7 @@ class Pool:
         ledger: Ledger | None = None,
         run: Run | None = None,
     ) -> None:
-        libraries.load(NEEDS)
+        libraries.load((*NEEDS, "ctypes", "difflib"))
         self._settings = settings
         self._environ = environ
         self._observer = observer

@@ -12,7 +12,7 @@ import pytest
 
 from pytest_lima import realfiles
 from pytest_lima.errors import HostError, LimactlMissingError, LimactlVersionError
-from pytest_lima.lima import forks
+from pytest_lima.lima import forks, libraries
 from pytest_lima.lima.engines import ENGINES
 from pytest_lima.lima.forks import Origin
 from pytest_lima.plugin import boundary
@@ -90,9 +90,10 @@ class LimaSession:
         forks.let_go_in_children(self)
         with self._lock:
             if self._pool is None or not self._pool.origin.is_here:
-                from pytest_lima.ownership.pool import Pool
-                from pytest_lima.plugin.progress import Progress, held_screen
-                from pytest_lima.plugin.timings import Timings
+                with libraries.ours_first():
+                    from pytest_lima.ownership.pool import Pool
+                    from pytest_lima.plugin.progress import Progress, held_screen
+                    from pytest_lima.plugin.timings import Timings
 
                 self._timings = Timings(Progress(self._config, held_screen(self._config)))
                 self._pool = Pool(

@@ -102,3 +102,63 @@ def test_a_ledger_that_moves_amid_a_run_is_watched_where_it_is(pytester, fake_li
     assert pytester.runpytest_subprocess().ret == -signal.SIGKILL
     fake_lima.wait_until(lambda: not fake_lima.records(), 15)
     fake_lima.assert_clean()
+
+
+LATE = ("http", "email", "difflib", "ctypes", "asyncio", "getpass", "cryptography", "nacl",
+        "bcrypt", "cffi", "invoke", "h2", "hpack", "hyperframe", "tenacity", "qemu",
+        "yaml")  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ["prepend", "append", "during"])
+def test_what_is_imported_late_is_not_the_projects(pytester, fake_lima, path):
+    folder = pytester.mkdir("tests")
+    (folder / "test_it.py").write_text(
+        "import sys\n"
+        + ("from pathlib import Path\nsys.path.insert(0, str(Path(__file__).parent))\n"
+           if path == "during" else "")
+        + "def test_it(lima_factory):\n"
+        "    vm = lima_factory(engine='both')\n"
+        "    assert vm.run('echo hello').stdout == 'hello\\n'\n"
+    )  # fmt: skip
+    for name in LATE:
+        (folder / f"{name}.py").write_text(BROKEN)
+    mode = "importlib" if path == "during" else path
+    # Without the plugins that import some of these while the test runs.
+    result = pytester.runpytest_subprocess(f"--import-mode={mode}", "tests")
+    result.assert_outcomes(passed=1)
+    fake_lima.assert_clean()
+
+
+def test_to_the_project_its_names_are_its_own(pytester, fake_lima):
+    folder = pytester.mkdir("tests")
+    (folder / "hpack.py").write_text("MINE = True\n")
+    (folder / "wsgiref.py").write_text("MINE = True\n")
+    (folder / "test_it.py").write_text("""\
+def test_it(lima):
+    import hpack, wsgiref
+    assert hpack.MINE and wsgiref.MINE
+
+def test_engine(lima_factory):
+    import hpack
+    assert hpack.MINE
+""")
+    pytester.runpytest_subprocess("tests").assert_outcomes(passed=2)
+    fake_lima.assert_clean()
+
+
+@pytest.mark.parametrize("name", ["http", "yaml", "psutil"])
+def test_whose_module_is_in_the_way_is_told(pytester, fake_lima, name):
+    """A package of tests is imported by its name, before any test."""
+    folder = pytester.mkdir("tests") / name
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    (folder / "test_it.py").write_text("def test_it(lima): pass\n")
+    result = pytester.runpytest_subprocess("-q", "tests")
+    result.assert_outcomes(errors=1)
+    library = {"http": "Python's own http", "yaml": "the library PyYAML"}.get(name, "the library")
+    result.stdout.fnmatch_lines([f"LimaError: {folder}/__init__.py is in the way of {library}*"])
+    fake_lima.assert_clean()
+    # What the error advises.
+    (folder.parent / "__init__.py").write_text("")
+    pytester.runpytest_subprocess("-q", "tests").assert_outcomes(passed=1)
+    fake_lima.assert_clean()
