@@ -15,6 +15,7 @@ from pathlib import Path
 from pytest_lima import realtime
 from pytest_lima.errors import (
     CleanupError,
+    HostError,
     LimactlMissingError,
     LimactlVersionError,
     LimaError,
@@ -78,6 +79,7 @@ class Limactl:
 
         Raises:
             LimactlMissingError: It can't be run (any more).
+            HostError: Nothing can be started, as where TMPDIR is missing.
         """
         return self._call(self._argv(*args), timeout)
 
@@ -228,11 +230,19 @@ class Limactl:
         try:
             return process.run(argv, env=self.env, timeout=timeout)
         except OSError as error:
-            problem = error.strerror
+            problem = error
+        if problem.filename != self.path:
+            raise HostError(
+                f"this host couldn't start {self.path}",
+                ran=" ".join(argv),
+                seen=str(problem),
+                remedy="see to what this names; temporary files are made in TMPDIR, which has to "
+                "be there",
+            ) from None
         raise LimactlMissingError(
             f"{self.path} can't be run",
             ran=" ".join(argv),
-            seen=problem,
+            seen=problem.strerror,
             remedy="reinstall Lima, or name another limactl with --lima-limactl",
         )
 

@@ -31,6 +31,8 @@ def parse(text: str) -> dict[str, Any]:
             entry: dict[str, Any] = {"location": str(path)}
             if point is not None:
                 entry["mountPoint"] = _checked(text, point)
+            elif str(path) in _SYSTEM:  # Lima mounts it where it is
+                raise _misplaced(text, f"Lima mounts nothing at {path}")
             return {**entry, "writable": text.endswith(":w")}
     raise TemplateError(
         f"the mount {text!r} is not a directory on this host",
@@ -73,7 +75,11 @@ def _checked(text: str, point: str) -> str:
         problem = f"Lima mounts nothing at {tidy}"
     else:
         return tidy
-    raise TemplateError(
+    raise _misplaced(text, problem)
+
+
+def _misplaced(text: str, problem: str) -> TemplateError:
+    return TemplateError(
         f"the mount {text!r} has no place in the guest",
         seen=problem,
         remedy=f"give {SYNTAX}, with an absolute path in the guest, such as /mnt/src, or "

@@ -89,7 +89,9 @@ def _elsewhere(path: Path, templates: Sequence[str]) -> Iterator[str]:
     yield f"there is no file {path.name} in {path.parent}"
     with contextlib.suppress(OSError):
         files = {file.name.lower(): file.name for file in path.parent.iterdir() if file.is_file()}
-        near = difflib.get_close_matches(path.name.lower(), files, n=1, cutoff=0.7)
+        name = path.name.lower()
+        near = [one for one in (f"{name}.yaml", f"{name}.yml") if one in files]
+        near += difflib.get_close_matches(name, files, n=1, cutoff=0.7)
         if near:
             yield f"did you mean {path.with_name(files[near[0]])}?"
     yield _named(path.name.removesuffix(".yaml"), templates)

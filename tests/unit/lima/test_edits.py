@@ -167,7 +167,7 @@ PLAIN = {**BASE, "plain": True}
         ({"overrides": {"hostResolver": {"hosts": {"a.test": "10.0.0.1"}}}}, "hostResolver.hosts"),
         ({"overrides": {"provision": [{"mode": "user", "script": "true"}]}}, "provision.mode"),
         ({"overrides": {"additionalDisks": ["data"]}}, "additionalDisks"),
-        ({"overrides": {"portForwards": [{"guestPort": 80}]}, "mounts": ["/"]},
+        ({"overrides": {"portForwards": [{"guestPort": 80}]}, "mounts": ["/:/all"]},
          "mounts, portForwards"),
         ({"set": '.env = {"A": "b"}'}, "env"),
         ({"overrides": {"env": {"A": "b"}}, "param": {"size": "2"}}, "env"),

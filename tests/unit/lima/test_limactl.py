@@ -8,6 +8,7 @@ import pytest
 
 from pytest_lima.errors import (
     CleanupError,
+    HostError,
     LimactlMissingError,
     LimactlVersionError,
     LimaError,
@@ -132,6 +133,15 @@ def test_a_limactl_that_cannot_be_run_is_an_error_of_ours(fake, use) -> None:
     Path(lima.path).unlink()
     with pytest.raises(LimactlMissingError, match="can't be run"):
         use(lima)
+
+
+def test_a_missing_folder_for_temporary_files_is_no_fault_of_limactls(
+    fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lima = fake("echo limactl version 2.2.0")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    with pytest.raises(HostError, match=r"(?s)couldn't start .*No such file.*gone.*TMPDIR"):
+        lima.version()
 
 
 def test_the_environment_is_scrubbed(fake) -> None:

@@ -54,6 +54,8 @@ def test_what_is_no_directory(home: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "seen"),
     [
+        ("/", "Lima mounts nothing at /"),
+        ("/etc:w", "Lima mounts nothing at /etc"),
         ("~/src:mnt", "'mnt' is no absolute path"),
         ("~/src:~/src", "'~/src' is no absolute path"),
         ("~/src:", "'' is no absolute path"),

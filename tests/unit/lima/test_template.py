@@ -299,7 +299,7 @@ def test_a_template_that_brings_containerd_keeps_it(containerd, kept) -> None:
         ({"networks": [{"lima": "shared"}]}, {}, False),
         ({"provision": [{"mode": "dependency", "script": "true"}]}, {}, False),
         ({"mounts": [{"location": "~"}]}, {}, True),
-        ({}, {"mounts": ["/"]}, False),
+        ({}, {"mounts": ["/:/all"]}, False),
         ({}, {"networks": [{"lima": "shared"}]}, False),
         ({"plain": False}, {}, False),
         ({"plain": True, "networks": [{"lima": "shared"}]}, {}, True),
@@ -342,7 +342,7 @@ def test_equal_machines_have_equal_keys() -> None:
     "spec",
     [
         machine_spec(cpus=3), machine_spec(memory=3), machine_spec(provision="true"),
-        machine_spec(set=".a = 1"), machine_spec(param={"A": "1"}), machine_spec(mounts=["/"]),
+        machine_spec(set=".a = 1"), machine_spec(param={"A": "1"}), machine_spec(mounts=["/:/all"]),
         machine_spec(overrides={"env": {"A": "1"}}), with_engines("docker"),
     ],
 )  # fmt: skip
@@ -579,5 +579,5 @@ def test_what_a_machine_needs_of_this_host_is_told() -> None:
 
 def test_what_is_asked_for_besides_the_template_and_lost_in_plain_mode() -> None:
     assert fill(env={"A": "b"}, timezone="Asia/Tokyo").asked == frozenset()
-    assert fill(machine_spec(mounts=["/"])).asked == {"mounts"}
+    assert fill(machine_spec(mounts=["/:/all"])).asked == {"mounts"}
     assert fill(machine_spec(overrides={"env": {"A": "b"}})).asked == {"env"}
