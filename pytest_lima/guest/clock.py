@@ -46,7 +46,7 @@ def correct(connection: Connection) -> None:
         raise ReadyTimeoutError(
             f"the guest's clock is {drift:+.1f} s off and can't be set",
             ran="date -u -s in the guest",
-            remedy="check time services and sudo in the template",
+            remedy="check the time services and sudo in the template",
         )
 
 
@@ -101,5 +101,5 @@ def _drift(connection: Connection) -> float:
     said = run(connection, "date +%s.%N", timeout=_COMMAND_TIMEOUT).stdout
     guest = seconds(said)
     if guest is None:
-        raise LimaError("the guest's time can't be read", ran="date +%s.%N", seen=said)
+        raise LimaError("cannot read the guest's time", ran="date +%s.%N", seen=said)
     return guest - (before + realtime.now()) / 2

@@ -60,7 +60,7 @@ class Login:
         try:
             return self._made.result()  # within the time that the thread has
         except CancelledError:
-            raise ConnectionLostError("the login to the guest was given up") from None
+            raise ConnectionLostError("the login to the guest was cancelled") from None
 
     def over(self, seconds: float) -> bool:
         """Whether it was made or has failed within a time; one that is given up is neither."""
@@ -90,4 +90,4 @@ class Login:
         """Remember what ends the attempt that begins; raises where nobody wants it any more."""
         self._end_attempt = end
         if self._made.cancelled():
-            raise ConnectionLostError("the login to the guest was given up")
+            raise ConnectionLostError("the login to the guest was cancelled")

@@ -137,9 +137,9 @@ def expand(
     except gotemplate.NotANameError as error:
         problem = str(error)
     raise TemplateError(
-        f"the path of the engine's socket in the guest can't be told: {path}",
-        seen=f"{problem} is none of the variables that are known here",
-        remedy="give the template's guestSocket with {{.UID}}, {{.User}}, {{.Home}}, {{.Name}}, "
+        f"cannot determine the path of the engine's socket in the guest: {path}",
+        seen=f"{problem} is not a known variable",
+        remedy="write the template's guestSocket with {{.UID}}, {{.User}}, {{.Home}}, {{.Name}}, "
         "{{.Hostname}} and {{.Param.NAME}} of its own param alone",
     )
 

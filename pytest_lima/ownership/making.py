@@ -113,7 +113,7 @@ class Maker:
             LimaError: Others use it.
         """
         with self._claims.standing_still(name, what):
-            self._ledger.note_phase(name, f"standing still, to be {what}")
+            self._ledger.note_phase(name, f"paused, to be {what}")
             yield
 
     def made(self, order: Order, how: How) -> Instance:
@@ -185,7 +185,7 @@ def _system_errors_told(name: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise StartError(
-            f"{name} could not be made ready: the system refused something",
+            f"{name} could not be made ready: the system refused a call",
             seen=str(error),
-            remedy=causes.remedy(str(error), "see to the file or limit that this names"),
+            remedy=causes.remedy(str(error), "fix the file or the limit that it names"),
         ) from error

@@ -87,7 +87,7 @@ def _cold(order: Order, observer: Observer, ledger: Ledger, then: warm.Then) -> 
 
     def clear(error: StartError) -> None:
         nonlocal boot
-        observer.warn(f"{order.name} is started once more: {error.what}: {error.seen}")
+        observer.warn(f"{order.name} is started again: {error.what}: {error.seen}")
         removal.halt(home / order.name, observer.warn)
         logs.clear(home / order.name)
         boot = boot_of(order, observer)

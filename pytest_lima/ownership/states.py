@@ -39,7 +39,7 @@ class States:
         Raises:
             LimaError: Others use it, or it could not be kept.
         """
-        with self._maker.standing_still(self._order.name, "kept"):
+        with self._maker.standing_still(self._order.name, "snapshotted"):
             self._snapshots.take(booted, name)
 
     def restore(self, name: str, let_go: Callable[[], None]) -> tuple[Boot, Booted]:

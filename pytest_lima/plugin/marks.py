@@ -20,8 +20,8 @@ from pytest_lima.spec import MachineSpec, machine_spec
 HELP = (
     "lima(*, template=None, vmtype=None, cpus=None, memory=None, disk=None, provision=(), "
     "mounts=(), networks=(), set=(), param=None, arch=None, overrides=None, fresh=False): the "
-    "test needs a Linux VM, the `lima` fixture's; with arguments one of that spec; fresh: in the "
-    "state in which it first was ready"
+    "test needs a Linux VM from the `lima` fixture; the arguments say which; fresh=True: reset the "
+    "VM to its first ready state before the test"
 )
 
 # Session fixtures that hold plain data; a conftest.py in a folder may replace them for its tests.
@@ -174,14 +174,14 @@ def check(item: pytest.Item) -> None:
     problem = ask.problem
     if _given(item) is None and _ask(item) != Ask():
         problem = (
-            "arguments need a test that pytest can parametrise, and this is none (a "
-            "unittest.TestCase, for one), or was marked when that was over; use the options, or "
-            "a plain function that takes `lima`"
+            "arguments need a test that pytest can parametrize; this one can't be (as in a "
+            "unittest.TestCase), or was marked too late; use the options, or a plain function "
+            "that takes `lima`"
         )
     elif _ask(item) != item.stash[_said_key]:
         problem = (
-            "it was added when the VM of the test was decided on already; add it where the test "
-            "is defined, or in a hook of the collection"
+            "it was added after the VM of the test had been chosen; add it where the test "
+            "is defined, or in a collection hook"
         )
     if problem:
         pytest.fail(f"@pytest.mark.lima: {problem}", pytrace=False)
@@ -209,11 +209,11 @@ def _ask(node: pytest.Item) -> Ask:
     arguments: dict[str, object] = {}
     for marker in reversed(list(node.iter_markers("lima"))):
         if marker.args:
-            return Ask(problem=f"arguments have names, {marker.args[0]!r} has none")
+            return Ask(problem=f"arguments must be passed by name, but {marker.args[0]!r} has none")
         arguments.update(marker.kwargs)
     fresh = arguments.pop("fresh", False)
     if not isinstance(fresh, bool):
-        return Ask(problem=f"fresh={fresh!r} is not accepted; give True or False")
+        return Ask(problem=f"fresh={fresh!r} is not accepted; expected True or False")
     try:
         return Ask(machine_spec(**arguments), fresh=fresh)  # type: ignore[arg-type]
     except TemplateError as error:

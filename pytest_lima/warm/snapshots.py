@@ -59,7 +59,7 @@ class Snapshots:
             golden = self._store.find(key)
         except OSError as error:
             raise LimaError(
-                f"the snapshot {name!r} of {self._instance} can't be read; it stays",
+                f"the snapshot {name!r} of {self._instance} can't be read; it is not removed",
                 seen=str(error),
                 remedy=_remedy(error, self._host),
             ) from error
@@ -67,7 +67,7 @@ class Snapshots:
             raise LimaError(
                 f"{self._instance} has no snapshot {name!r}",
                 seen="it has " + (", ".join(self.names()) or "none"),
-                remedy=f"take it before, with snapshot({name!r})",
+                remedy=f"take it first, with snapshot({name!r})",
             )
         return golden
 
@@ -83,9 +83,9 @@ class Snapshots:
         )
         if problem is not None:
             raise HostError(
-                f"the state of {info.name} can't be kept",
+                f"the state of {info.name} can't be saved",
                 seen=problem,
-                remedy="take a VM of another kind for this; reset() works with any",
+                remedy="use another kind of VM for this; reset() works with any",
             )
         try:
             with self._store.half(key) as folder:
@@ -94,7 +94,7 @@ class Snapshots:
                 )
         except OSError as error:
             raise LimaError(
-                f"the state of {info.name} could not be kept; the VM runs on", seen=str(error),
+                f"the state of {info.name} could not be saved; the VM runs on", seen=str(error),
                 remedy=_remedy(error, self._host),
             ) from error  # fmt: skip
 
@@ -109,7 +109,7 @@ def wake_up(order: start.Order, golden: Golden) -> tuple[Boot, Booted]:
         return start.wake_up(order, golden)
     except OSError as error:
         raise StartError(
-            f"{order.name} could not wake up from a state that was kept",
+            f"{order.name} could not resume from its saved state",
             seen=str(error),
             remedy=_remedy(error, order.host),
         ) from error
@@ -117,10 +117,10 @@ def wake_up(order: start.Order, golden: Golden) -> tuple[Boot, Booted]:
 
 def _remedy(error: OSError, host: Host) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"make room on the file system of {host.limactl.home}"
+        return f"free disk space on the file system of {host.limactl.home}"
     if error.errno in (errno.EMFILE, errno.ENFILE):
-        return "close open files, or allow for more: see `ulimit -n`"
-    return "mend what that names"
+        return "close open files, or allow more with `ulimit -n`"
+    return "fix what that names"
 
 
 def _key(name: str) -> str:
@@ -128,6 +128,6 @@ def _key(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise TemplateError(
             f"the name {name!r} can't be used for a snapshot",
-            remedy="give 1 to 40 of a-z, 0-9, -, _ and ., the first a letter or a digit",
+            remedy="use 1 to 40 of a-z, 0-9, -, _ and ., the first a letter or a digit",
         )
     return name.replace(".", "+")

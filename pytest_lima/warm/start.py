@@ -165,7 +165,7 @@ def _fault(golden: Golden, error: LimaError | OSError) -> str:
 
 def _cold_beside(order: Order, error: LimaError | OSError) -> Started:
     """A cold start because what is kept can't be used this time; it stays as it is."""
-    hint = "what is kept stays, and `pytest-lima prune --golden` removes it if this goes on"
+    hint = "the golden image stays; if this goes on, `pytest-lima prune --golden` removes it"
     _tell(order, f"{_reason(error)}; {hint}")
     return order.cold(_nothing)
 
@@ -237,7 +237,8 @@ def _cold_and_kept(order: Order, store: Store, key: str) -> Started:
             if order.mode == "warm" or isinstance(error, InstanceDiedError):
                 raise
             order.observer.warn(
-                f"{order.name} could not be kept, so the next start is cold too: {_reason(error)}"
+                f"no golden image of {order.name} was saved, so the next start is cold too: "
+                f"{_reason(error)}"
             )
         else:
             if problem is not None and order.mode == "warm":
@@ -251,7 +252,7 @@ def _keep(order: Order, booted: Booted, store: Store, key: str) -> str | None:
     problem = fit.unfit_machine(booted.info.dir, booted.info.config, booted.keys)
     if problem is not None:
         return problem
-    order.observer.phase(order.name, "being kept for warm starts")
+    order.observer.phase(order.name, "saving a golden image")
     by_disk = fit.unfit_memory(booted.info.config) is not None
     for keep in [clone.bake] if by_disk else [bake, clone.bake]:
         try:
@@ -270,13 +271,13 @@ def _keep(order: Order, booted: Booted, store: Store, key: str) -> str | None:
 
 
 def _no_warm_start(order: Order, problem: str) -> HostError:
-    return HostError(f"{order.name} can't be kept for warm starts", seen=problem,
-                     remedy="take --lima-start=auto or cold")  # fmt: skip
+    return HostError(f"no golden image can be made of {order.name}", seen=problem,
+                     remedy="use --lima-start=auto or cold")  # fmt: skip
 
 
 def _tell(order: Order, problem: str | None) -> None:
     if problem is not None:
-        order.observer.warn(f"{order.name} could not wake up and starts cold: {problem}")
+        order.observer.warn(f"{order.name} could not start warm, so it starts cold: {problem}")
 
 
 def _nothing(_: Booted) -> None:

@@ -179,7 +179,7 @@ def test_39_what_does_not_wake_up_goes_and_the_vm_starts_cold(order, starts):
     start.start(order)
     assert starts == ["cold"]
     [warning] = order.observer.said
-    assert warning.startswith("pl-1 could not wake up and starts cold: ")
+    assert warning.startswith("pl-1 could not start warm, so it starts cold: ")
     assert not golden.folder.exists()
 
 

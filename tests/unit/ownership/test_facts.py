@@ -30,7 +30,7 @@ def test_differences_are_named() -> None:
     asked = describe(order("a", cpus=2, engines=frozenset({"docker"})))
     there = describe(order("b", cpus=4))
     assert differences(asked, there) == [
-        "cpus is 4, asked for is 2", "engines is not set, asked for is docker",
+        "cpus is 4, requested: 2", "engines is not set, requested: docker",
     ]  # fmt: skip
 
 

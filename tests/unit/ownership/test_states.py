@@ -245,7 +245,7 @@ def test_not_while_others_use_it(vm: Instance, ledger: Ledger) -> None:
 def test_not_by_who_has_joined_it(vm: Instance) -> None:
     joined = Instance(vm._host, vm._boot, vm.booted)
     for use in uses(joined):
-        with pytest.raises(LimaError, match="another process has started it"):
+        with pytest.raises(LimaError, match="another process started it"):
             use()
     joined.detach()
 
@@ -321,8 +321,8 @@ def test_who_comes_while_it_is_kept_waits(vm: Instance, states: States, ledger: 
     states.seen = look
     vm.snapshot("a")
     vm.clone()
-    assert seen == [(STARTING, "standing still, to be kept"),
-                    (STARTING, "standing still, to be cloned")]  # fmt: skip
+    assert seen == [(STARTING, "paused, to be snapshotted"),
+                    (STARTING, "paused, to be cloned")]  # fmt: skip
     record = ledger.read(vm.name)
     assert record is not None and record.state == READY
 

@@ -64,9 +64,9 @@ def test_markers_add_up_and_the_closest_wins(markers, ask) -> None:
 @pytest.mark.parametrize(
     ("marker", "problem"),
     [
-        (mark("docker"), "arguments have names, 'docker' has none"),
+        (mark("docker"), "arguments must be passed by name, but 'docker' has none"),
         (mark(cpu=2), "an unexpected keyword argument 'cpu'"),
-        (mark(cpus=0), "cpus=0 is not accepted; give a whole number from 1"),
+        (mark(cpus=0), "cpus=0 is not accepted; expected a whole number, 1 or more"),
         (mark(memory="a lot"), "memory='a lot' is not accepted"),
     ],
 )

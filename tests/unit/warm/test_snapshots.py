@@ -109,7 +109,7 @@ def test_what_a_clone_begins_with_has_no_name(machine: Machine, tmp_path: Path) 
 
 def test_a_machine_that_can_t_be_kept(machine: Machine, kept: Snapshots, tmp_path: Path) -> None:
     machine.unfit = "it mounts directories of this host"
-    with pytest.raises(HostError, match="the state of pl-1 can't be kept") as caught:
+    with pytest.raises(HostError, match="the state of pl-1 can't be saved") as caught:
         kept.take(machine.booted, "a")
     assert caught.value.seen == "it mounts directories of this host"
     machine.unfit = None
@@ -144,6 +144,6 @@ def test_no_room_to_wake_up(
 
     monkeypatch.setattr(start, "wake_up", full)
     order = cast("Any", SimpleNamespace(name="pl-1", host=machine.host))
-    with pytest.raises(StartError, match="pl-1 could not wake up") as caught:
+    with pytest.raises(StartError, match="pl-1 could not resume") as caught:
         snapshots.wake_up(order, kept.find("a"))
     assert "No space left" in str(caught.value.seen)

@@ -165,12 +165,12 @@ REFUSED = [RefusedStateError("QEMU could not load it", seen="a reason"),
 # What the kept machine has no part in, or may have none.
 OTHERS = [
     StartError("the VM did not start", seen="a reason"),
-    StartError("QEMU could not load the kept machine", seen="a reason"),  # killed by the host
+    StartError("QEMU could not load the golden image", seen="a reason"),  # killed by the host
     ReadyTimeoutError("no engine answers", seen="a reason"),
     HostKeyError("something else answers", seen="a reason"),
     ConnectionLostError("no forward", seen="a reason"),
     LimactlMissingError("it can't be run", seen="a reason"),
-    LimaError("qemu-img could not make a disk", seen="a reason"),
+    LimaError("qemu-img could not create a disk", seen="a reason"),
     OSError(errno.ENOSPC, "a reason"),
     OSError(errno.EMFILE, "a reason"),
     OSError(errno.ENOMEM, "a reason"),
@@ -188,7 +188,7 @@ def test_what_does_not_wake_up_is_started_cold_and_kept_anew(
     machine.start()
     assert machine.steps == ["cold", "keep", "warm", "delete", "cold", "keep"]
     [warning] = observer.all("warn")
-    assert "pl-1 could not wake up and starts cold: " in warning
+    assert "pl-1 could not start warm, so it starts cold: " in warning
     assert "a reason" in warning
 
 
@@ -221,8 +221,8 @@ def test_what_another_fault_keeps_from_waking_up_stays(
     machine.start()
     assert machine.steps[2:] == ["warm", "delete", "cold"]
     [warning] = observer.all("warn")
-    assert "pl-1 could not wake up and starts cold: " in warning and "a reason" in warning
-    assert "what is kept stays" in warning and "prune --golden" in warning
+    assert "pl-1 could not start warm, so it starts cold: " in warning and "a reason" in warning
+    assert "the golden image stays" in warning and "prune --golden" in warning
     with pytest.raises(type(error)):
         machine.start(mode="warm")
     assert machine.store.all() == kept
