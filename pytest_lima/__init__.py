@@ -34,18 +34,20 @@ if TYPE_CHECKING:
         TemplateError,
         WaitTimeoutError,
     )
-    from pytest_lima.guest.commands import CommandResult
     from pytest_lima.instance import Instance
     from pytest_lima.ownership.library import lima_instance
     from pytest_lima.ownership.pool import LimaFactory
+    from pytest_lima.results import CommandResult
     from pytest_lima.settings import Settings
+    from pytest_lima.spec import MachineArguments
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "CommandResult": "pytest_lima.guest.commands",
+    "CommandResult": "pytest_lima.results",
     "Instance": "pytest_lima.instance",
     "LimaFactory": "pytest_lima.ownership.pool",
+    "MachineArguments": "pytest_lima.spec",
     "lima_instance": "pytest_lima.ownership.library",
     "Settings": "pytest_lima.settings",
 }
@@ -65,6 +67,7 @@ __all__ = [
     "LimaFactory",
     "LimactlMissingError",
     "LimactlVersionError",
+    "MachineArguments",
     "ProvisionError",
     "ReadyTimeoutError",
     "Settings",

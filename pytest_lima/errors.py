@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_lima.guest.commands import CommandResult
+    from pytest_lima.results import CommandResult
 
 _SEEN_LIMIT = 600
 _KILLED = 128 + 9

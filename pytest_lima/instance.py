@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -11,10 +11,11 @@ from pytest_lima import realfiles
 from pytest_lima.errors import LimaError
 from pytest_lima.guest import arguments, commands, files, readiness, sockets
 from pytest_lima.guest.arguments import GuestPath
-from pytest_lima.guest.commands import CommandResult
+from pytest_lima.guest.commands import Command
 from pytest_lima.guest.output import OnOutput
 from pytest_lima.lima import engines, logs, paths, process
 from pytest_lima.machine import Machine
+from pytest_lima.results import CommandResult
 
 
 class Instance(Machine):
@@ -30,7 +31,7 @@ class Instance(Machine):
         vmtype: ``qemu`` or ``vz``.
         arch: ``x86_64``, ``aarch64``, …
         cpus: Number of virtual CPUs.
-        memory: MiB.
+        memory: MiB; a request for 2 or ``"2GiB"`` is 2048.
         dir: The instance's directory on the host.
         user: The guest's login user, who may use ``sudo`` without a password.
         ssh_port: Port on 127.0.0.1 of the guest's sshd.
@@ -46,11 +47,13 @@ class Instance(Machine):
             "needs it, or pass its ssh_config, docker_host or name"
         )
 
-    @property
     @realfiles.aside()
     def status(self) -> str:
-        """Lima's status of it: ``Running``, ``Stopped``, ``Broken``; ``Gone`` if deleted."""
-        info = self._host.limactl.inspect(self.name)
+        """Lima's status of it: ``Running``, ``Stopped``, ``Broken``; ``Gone`` if deleted.
+
+        Each call runs limactl.
+        """
+        info = self._ready.request.host.limactl.inspect(self.name)
         return info.status if info else "Gone"
 
     @property
@@ -58,7 +61,7 @@ class Instance(Machine):
     def ssh_config(self) -> Path:
         """Path of a config file for ``ssh -F FILE lima-NAME``, with the pinned host key."""
         path = self.dir / "pl" / "ssh_config"
-        text = sockets.ssh_config(self._booted.address, path.parent)
+        text = sockets.ssh_config(self._ready.address, path.parent)
         if not path.exists() or path.read_text() != text:
             paths.write_whole(path, text)
         return path
@@ -83,10 +86,10 @@ class Instance(Machine):
 
     def run(
         self,
-        command: str | Sequence[str | os.PathLike[str]],
+        command: Command,
         *,
         check: bool = True,
-        timeout: float = 60.0,
+        timeout: float = commands.TIMEOUT,
         input: str | bytes | None = None,  # noqa: A002 - subprocess.run's name
         env: Mapping[str, str] | None = None,
         cwd: GuestPath | None = None,
@@ -121,17 +124,35 @@ class Instance(Machine):
         with self._connection() as connection:
             return commands.run_order(connection, order, check=check)
 
-    def put(self, local: os.PathLike[str] | str, remote: GuestPath) -> None:
+    def put(
+        self,
+        local: os.PathLike[str] | str,
+        remote: GuestPath,
+        *,
+        user: str | None = None,
+        mode: int | None = None,
+    ) -> None:
         """Copy a file, or the contents of a directory, to the guest.
 
+        Args:
+            local: The file or the directory.
+            remote: The path in the guest. For a directory, it is created if it doesn't exist.
+            user: Owner of the file, or of all contents of the directory. It is written as this
+                user with sudo. The default is the login user.
+            mode: Permissions of the file, such as ``0o600``. The default is those of ``local``.
+                Not for a directory, whose files and directories keep theirs.
+
         Raises:
+            TypeError: An argument has a wrong type.
+            ValueError: An argument is not valid, such as a mode for a directory.
             LimaError: ``local`` doesn't exist, the guest refused it, or a directory took 600 s.
             OSError: ``local`` can't be read.
         """
         source, target = arguments.local(local), arguments.path(remote)
-        files.require(source)
+        owner, permissions = arguments.user(user), arguments.mode(mode)
+        files.require(source, permissions)
         with self._connection() as connection:
-            files.put(connection, source, target)
+            files.put(connection, source, target, user=owner, mode=permissions)
 
     def get(self, remote: GuestPath, local: os.PathLike[str] | str) -> None:
         """Copy a file, or the contents of a directory, from the guest.
@@ -165,23 +186,45 @@ class Instance(Machine):
         """
         return self.read_bytes(remote).decode()
 
-    def write_bytes(self, remote: GuestPath, data: bytes) -> None:
+    def write_bytes(
+        self,
+        remote: GuestPath,
+        data: bytes,
+        *,
+        user: str | None = None,
+        mode: int | None = None,
+    ) -> None:
         """Write a file in the guest.
 
+        Args:
+            remote: Path of the file. A symlink is followed.
+            data: The contents.
+            user: Owner of the file. It is written as this user with sudo; ``"root"`` may write
+                anywhere. The default is the login user.
+            mode: Permissions of the file, such as ``0o600``. It never has other ones: a new file
+                replaces the old one. By default, an existing file keeps its own.
+
         Raises:
-            LimaError: The guest refused.
+            TypeError: An argument has a wrong type.
+            ValueError: An argument is not valid.
+            LimaError: The guest refused it.
         """
         target, checked = arguments.path(remote), bytes(arguments.data(data, "data"))
+        owner, permissions = arguments.user(user), arguments.mode(mode)
         with self._connection() as connection:
-            files.write_bytes(connection, target, checked)
+            files.write_bytes(connection, target, checked, user=owner, mode=permissions)
 
-    def write_text(self, remote: GuestPath, text: str) -> None:
-        """Write a file in the guest as UTF-8.
+    def write_text(
+        self, remote: GuestPath, text: str, *, user: str | None = None, mode: int | None = None
+    ) -> None:
+        """Write a file in the guest as UTF-8. Otherwise like `write_bytes`.
 
         Raises:
-            LimaError: The guest refused.
+            TypeError: An argument has a wrong type.
+            ValueError: An argument is not valid.
+            LimaError: The guest refused it.
         """
-        self.write_bytes(remote, arguments.text(text, "text"))
+        self.write_bytes(remote, arguments.text(text, "text"), user=user, mode=mode)
 
     def console_log(self) -> str:
         """The last 256 KiB of what the guest has printed on its console since its boot."""
@@ -205,13 +248,14 @@ class Instance(Machine):
             A failure raises no error.
         """
         words, seconds = arguments.words(args, "args"), arguments.timeout(timeout)
-        return self._host.limactl.run(*words, timeout=seconds)
+        return self._ready.request.host.limactl.run(*words, timeout=seconds)
 
     def _socket(self, engine: str) -> Path:
-        found = self._booted.forward.sockets if self._booted.forward else {}
+        found = self._ready.forward.sockets if self._ready.forward else {}
         if engine in found:
             return found[engine]
         raise LimaError(
             f"{self.name} was started without {engine}",
-            remedy=f"use the fixture for it, or --lima-engine={engine}",
+            remedy=f"use the fixture for it, engine={engine!r} in the test's marker, or "
+            f"--lima-engine={engine}",
         )

@@ -3,84 +3,79 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, Self, TypeVar
 
 from pytest_lima import realfiles
-from pytest_lima.boot import Boot
-from pytest_lima.booted import Booted
 from pytest_lima.errors import ConnectionLostError, LimaError
 from pytest_lima.guest import arguments, hostkeys
 from pytest_lima.guest.link import Link
 from pytest_lima.guest.login import Login
 from pytest_lima.guest.ssh import Connection, Hold, connect
 from pytest_lima.lima.forks import Origin
-from pytest_lima.lima.host import Host
 from pytest_lima.lima.vitals import Vitals, Watch
+from pytest_lima.ready import ReadyVM
 
-if TYPE_CHECKING:
-    from pytest_lima.instance import Instance
+Held_co = TypeVar("Held_co", covariant=True)
 
 _DEATH_GRACE = 1.5
 _LOGIN_GRACE = 2.0
 _LONGEST_CHANGE = 7200.0
 
 
-class States(Protocol):
-    """What only the owner of a VM can do with its states: delete it, start it, make another.
+class Owner(Protocol[Held_co]):
+    """Who answers for a VM: it alone reboots it, deletes it, starts it anew, makes another."""
 
-    ``let_go`` is called when it is about to be deleted.
-    """
+    def reboot(self, vm: ReadyVM, timeout: float | None) -> ReadyVM:
+        """Reboot the guest, within ``timeout`` seconds."""
 
-    def reset(self, let_go: Callable[[], None]) -> tuple[Boot, Booted]:
-        """Start it anew in its first state."""
+    def reset(self, held: Machine) -> ReadyVM:
+        """Start it anew in its first state; it is disconnected when it is to be deleted."""
 
-    def snapshot(self, name: str, booted: Booted) -> None:
-        """Keep its state under a name."""
-
-    def restore(self, name: str, let_go: Callable[[], None]) -> tuple[Boot, Booted]:
+    def restore(self, held: Machine, name: str) -> ReadyVM:
         """Start it anew in a state that was kept."""
 
-    def clone(self, booted: Booted) -> Instance:
+    def snapshot(self, vm: ReadyVM, name: str) -> None:
+        """Keep its state under a name."""
+
+    def clone(self, vm: ReadyVM) -> Held_co:
         """Make another that begins in its state."""
 
 
 class Machine:
     """What ``Instance`` stands on.
 
+    What begins with an underscore is for who owns the VM or shares it out, not for its user.
+
     A forked child may use it as another process would: over a connection of its own, while the
     VM and its forwards are the business of the process that has made it.
     """
 
-    def __init__(
-        self, host: Host, boot: Boot, booted: Booted, states: States | None = None
-    ) -> None:
-        """Hold a running VM; ``states`` is None for one that another process has started."""
-        self._host = host
-        self._states = states
+    def __init__(self, vm: ReadyVM, owner: Owner[Self]) -> None:
+        """Hold a running VM, for which ``owner`` answers."""
+        self._owner = owner
         self._maker = Origin()
         self._link = Link(self._connect)
         self._life = threading.RLock()  # what changes or keeps the VM's state, one after another
         self._steady = threading.Event()  # not while another VM, or boot, takes its place
         self._steady.set()
         self._changer = 0
-        self._take(boot, booted)
+        self._take(vm)
 
-    def _take(self, boot: Boot, booted: Booted) -> None:
-        self._boot = boot
-        self._booted = booted
-        self._link.put(booted.login)
-        self.name = booted.info.name
-        self.vmtype = booted.info.vmtype
-        self.arch = booted.info.arch
-        self.cpus = booted.info.cpus
-        self.memory = booted.info.memory
-        self.dir = booted.info.dir
-        self.user = booted.info.user
-        self.ssh_port = booted.address.port
-        self.boot_seconds = booted.seconds
+    def _take(self, vm: ReadyVM) -> None:
+        self._ready = vm
+        self._link.put(vm.login)
+        self.name = vm.info.name
+        self.vmtype = vm.info.vmtype
+        self.arch = vm.info.arch
+        self.cpus = vm.info.cpus
+        self.memory = vm.info.memory
+        self.dir = vm.info.dir
+        self.user = vm.info.user
+        self.ssh_port = vm.address.port
+        self.boot_seconds = vm.seconds
         self._look_after()
 
     def _look_after(self) -> None:
@@ -104,9 +99,9 @@ class Machine:
         seconds = None if timeout is None else arguments.timeout(timeout)
         self._refuse_in_child("rebooted")
         with self._life, self._connection() as connection, self._changing():
-            booted = self._boot.reboot(self._booted_with(connection), seconds)
+            vm = self._owner.reboot(self._ready_over(connection), seconds)
             self._watch.end()
-            self._take(self._boot, booted)
+            self._take(vm)
 
     @realfiles.aside()
     def reset(self) -> None:
@@ -120,7 +115,7 @@ class Machine:
         """
         self._refuse_in_child("reset")
         with self._changing():
-            self._take(*self._own("reset").reset(self.disconnect))
+            self._take(self._owner.reset(self))
 
     @realfiles.aside()
     def snapshot(self, name: str) -> None:
@@ -138,7 +133,7 @@ class Machine:
         """
         self._refuse_in_child("snapshotted")
         with self._life, self._connection() as connection:
-            self._own("snapshotted").snapshot(name, self._booted_with(connection))
+            self._owner.snapshot(self._ready_over(connection), name)
 
     @realfiles.aside()
     def restore(self, name: str) -> None:
@@ -152,10 +147,10 @@ class Machine:
         """
         self._refuse_in_child("restored")
         with self._changing():
-            self._take(*self._own("restored").restore(name, self.disconnect))
+            self._take(self._owner.restore(self, name))
 
     @realfiles.aside()
-    def clone(self) -> Instance:
+    def clone(self) -> Self:
         """Make another instance that begins in the current state of this one.
 
         It has its own name, host name and machine id, and shares nothing with this one from then
@@ -167,36 +162,31 @@ class Machine:
         """
         self._refuse_in_child("cloned")
         with self._life, self._connection() as connection:
-            return self._own("cloned").clone(self._booted_with(connection))
+            return self._owner.clone(self._ready_over(connection))
 
     def disconnect(self) -> None:
         """Close the plugin's SSH connection and its socket forwards. The VM runs on."""
         self._drop()
-        if self._booted.forward:
-            self._booted.forward.close()
+        if self._ready.forward:
+            self._ready.forward.close()
 
-    def detach(self) -> None:
+    def _detach(self) -> None:
         """Drop our connection; the VM and its forwards go on for others."""
         if self._maker.is_here:
             # A login that is broken off counts against whoever comes next: all of us have one
             # address there (sshd_config(5): PerSourcePenalties, from OpenSSH 9.8 on).
-            self._booted.login.over(_LOGIN_GRACE)
+            self._ready.login.over(_LOGIN_GRACE)
         self._drop()
-        if self._booted.forward:
-            self._booted.forward.leave()
+        if self._ready.forward:
+            self._ready.forward.leave()
 
-    def replace(self, boot: Boot, booted: Booted) -> None:
+    def _replace(self, vm: ReadyVM) -> None:
         """Stand for another boot from now on, after the VM had died."""
         with self._changing():
             self._drop()
-            self._take(boot, booted)
+            self._take(vm)
 
-    @property
-    def booted(self) -> Booted:
-        """What the last boot has left; for those who share the instance out."""
-        return self._booted
-
-    def cause_of_death(self) -> str | None:
+    def _cause_of_death(self) -> str | None:
         """Why the VM is dead; None while it lives."""
         return self._vitals.cause_of_death()
 
@@ -219,31 +209,22 @@ class Machine:
                 remedy="do that in the process from which the child was forked",
             )
 
-    def _own(self, what: str) -> States:
-        self._refuse_in_child(what)
-        if self._states is None:
-            raise LimaError(
-                f"{self.name} can't be {what} from here: another process started it",
-                remedy="give the test its own VM, with lima_fresh or fresh=True",
-            )
-        return self._states
-
     def _drop(self) -> None:
         if self._process.is_here:
             self._watch.end()
             self._link.close()
-        if self._maker.is_here and self._booted.starting:
-            self._booted.starting.stop()
+        if self._maker.is_here and self._ready.starting:
+            self._ready.starting.stop()
 
-    def _booted_with(self, connection: Connection) -> Booted:
-        return replace(self._booted, login=Login.of(connection))
+    def _ready_over(self, connection: Connection) -> ReadyVM:
+        return replace(self._ready, login=Login.of(connection))
 
     def _connect(self, hold: Hold) -> Connection:
-        return connect(self._booted.address, self._pinned(), hold)
+        return connect(self._ready.address, self._pinned(), hold)
 
     def _pinned(self) -> hostkeys.HostKeys:
         """The host keys; those of a guest that was woken up change when somebody reboots it."""
-        keys = self._booted.keys
+        keys = self._ready.keys
         return keys if keys.lasting else hostkeys.from_known_hosts(self.dir / "pl" / "known_hosts")
 
     @contextmanager
@@ -269,11 +250,11 @@ class Machine:
         if self._is_changing():
             self._steady.wait(_LONGEST_CHANGE)
         self._vitals.check()
-        booted = self._booted
+        before = self._ready
         try:
             yield self._link.get()
         except ConnectionLostError as error:
-            if self._is_changing() or self._booted is not booted:
+            if self._is_changing() or self._ready is not before:
                 raise ConnectionLostError(
                     f"another thread rebooted, reset or restored {self.name} meanwhile",
                     seen=error.seen,

@@ -95,7 +95,7 @@ OPTIONS: tuple[Option, ...] = (
     _choice("accel", "Accelerator for QEMU (auto: the first that works)",
             "auto", "kvm", "hvf", "tcg"),
     _choice("engine", "Container engine to wait for and forward "
-            "(auto: what the collected tests' fixtures need)",
+            "(auto: what the collected tests need)",
             "auto", "docker", "containerd", "both", "none"),
     Option("timeout", positive, 600.0, "SECONDS", "Time limit for a VM to become ready"),
     Option(

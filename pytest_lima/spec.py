@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from pytest_lima.errors import TemplateError
 from pytest_lima.settings import Settings
-from pytest_lima.values import expression, gib, located_in
+from pytest_lima.values import expression, gib, located_in, mib
 
 _VMTYPES = ("auto", "vz", "qemu")
 
@@ -22,8 +22,8 @@ class MachineSpec:
     None or empty means: as the options, the fixtures and the template say.
 
     Attributes:
-        memory: GiB.
-        disk: GiB.
+        memory: MiB, as an instance has it; users and options give GiB.
+        disk: MiB.
         provision: Shell scripts run as root in the guest, after the template's own.
         mounts: Host directories, as ``PATH[:MOUNTPOINT][:w]``, ``:w`` for writable.
         networks: Lima's ``networks`` entries, as canonical JSON.
@@ -37,8 +37,8 @@ class MachineSpec:
     vmtype: str | None = None
     arch: str | None = None
     cpus: int | None = None
-    memory: float | None = None
-    disk: float | None = None
+    memory: int | None = None
+    disk: int | None = None
     provision: tuple[str, ...] = ()
     mounts: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
@@ -63,13 +63,34 @@ class MachineSpec:
             vmtype=self.vmtype or settings.vmtype,
             arch=self.arch or settings.arch,
             cpus=self.cpus or settings.cpus,
-            memory=self.memory or settings.memory,
-            disk=self.disk or settings.disk,
+            memory=self.memory or _in_mib(settings.memory),
+            disk=self.disk or _in_mib(settings.disk),
             mounts=self.mounts or settings.mount,
             set=settings.set + self.set,
             param=tuple(sorted({**settings.params, **dict(self.param)}.items())),
             overrides=canonical(overrides) if self.overrides == "{}" else self.overrides,
         )
+
+
+class MachineArguments(TypedDict, total=False):
+    """The arguments that describe a machine; ``machine_spec`` accepts exactly these.
+
+    For editors and type checkers: ``small: MachineArguments = {"cpus": 1}`` is checked, and can be
+    passed to the marker, as in ``pytest.mark.lima(**small)``.
+    """
+
+    template: str | None
+    vmtype: str | None
+    arch: str | None
+    cpus: int | None
+    memory: float | str | None
+    disk: float | str | None
+    provision: str | Sequence[str]
+    mounts: Sequence[str]
+    networks: Sequence[Mapping[str, Any]]
+    set: str | Sequence[str]
+    param: Mapping[str, str] | None
+    overrides: Mapping[str, Any] | None
 
 
 def machine_spec(
@@ -87,7 +108,7 @@ def machine_spec(
     param: Mapping[str, str] | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> MachineSpec:
-    """Check what a user wrote and make it a spec.
+    """Check what a user wrote and make it a spec; ``memory`` and ``disk`` are GiB here.
 
     Raises:
         TemplateError: A value that can't be used; it names the argument.
@@ -154,11 +175,16 @@ def _expressions(value: object) -> tuple[str, ...]:
     raise _refused("set", value, accepted)
 
 
-def _size(name: str, value: object) -> float | None:
+def _in_mib(size: float | None) -> int | None:
+    return None if size is None else mib(size)
+
+
+def _size(name: str, value: object) -> int | None:
+    """A size that a user gave in GiB, or with its unit, in MiB."""
     if value is None:
         return None
     try:
-        return gib(str(value))
+        return mib(gib(str(value)))
     except ValueError as error:
         accepted = str(error)
     raise _refused(name, value, accepted)

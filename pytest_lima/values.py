@@ -33,6 +33,11 @@ def gib(text: str) -> float:
     return value
 
 
+def mib(size: float) -> int:
+    """A size in GiB as whole MiB, one at least."""
+    return max(1, round(size * 1024))
+
+
 def at_least_one(text: str) -> int:
     """Parse a whole number from 1."""
     value = int(text) if text.strip().isdecimal() else 0

@@ -82,6 +82,18 @@ def user(given: object) -> str | None:
     return _text("user", given)
 
 
+def mode(given: object) -> int | None:
+    """Permissions of a file."""
+    if given is None:
+        return None
+    if not isinstance(given, int) or isinstance(given, bool):
+        raise TypeError(f"mode is {_kind(given)}; expected a number such as 0o644")
+    # A sticky bit means nothing on a file, and most numbers without 0o, such as 644, have it.
+    if not 0 <= given <= 0o7777 or given & 0o1000:
+        raise ValueError(f"mode is {given}; expected permissions in octal, such as 0o644")
+    return given
+
+
 def data(given: object, name: str) -> bytes | bytearray | memoryview:
     """Bytes."""
     if not isinstance(given, bytes | bytearray | memoryview):

@@ -27,11 +27,12 @@ def correct(connection: Connection) -> None:
     Raises:
         ReadyTimeoutError: It can't be set.
     """
-    drift = _drift(connection)
+    drift, _ = _drift(connection)
+    doubt = 0.0
     if abs(drift) > TOLERANCE:
         # Asked again, as a connection's first command waits for its shell: on a slow machine
         # that alone is seconds, and others may use this VM's clock.
-        drift = _drift(connection)
+        drift, doubt = _drift(connection)
     late = 0.0  # how long sudo and a shell take to get to it, on a slow machine seconds
     for _ in range(_TRIES):
         if abs(drift) <= TOLERANCE:
@@ -40,9 +41,9 @@ def correct(connection: Connection) -> None:
         # A busybox takes whole seconds only.
         line = f"date -u -s @{now:.3f} || date -u -s @{now:.0f}"
         run(connection, line, user="root", check=False)
-        drift = _drift(connection)
+        drift, doubt = _drift(connection)
         late -= drift
-    if abs(drift) > TOLERANCE:
+    if abs(drift) - doubt > TOLERANCE:
         raise ReadyTimeoutError(
             f"the guest's clock is {drift:+.1f} s off and can't be set",
             ran="date -u -s in the guest",
@@ -95,11 +96,12 @@ def _until_next_look(before: float, after: float, most: float) -> float:
     return left + _A_MOMENT if most > TOLERANCE else (left - 2 * (after - before)) % 1
 
 
-def _drift(connection: Connection) -> float:
-    """Seconds the guest is ahead; the round trip is taken as half each way."""
+def _drift(connection: Connection) -> tuple[float, float]:
+    """Seconds the guest is ahead, and by how many that may be wrong: half the round trip."""
     before = realtime.now()
     said = run(connection, "date +%s.%N", timeout=_COMMAND_TIMEOUT).stdout
     guest = seconds(said)
     if guest is None:
         raise LimaError("cannot read the guest's time", ran="date +%s.%N", seen=said)
-    return guest - (before + realtime.now()) / 2
+    after = realtime.now()
+    return guest - (before + after) / 2, (after - before) / 2

@@ -6,8 +6,9 @@ import os
 import shlex
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from pytest_lima import realtime
 from pytest_lima.errors import CommandError, CommandTimeoutError
@@ -15,48 +16,29 @@ from pytest_lima.guest import arguments, sessions, shell
 from pytest_lima.guest.arguments import GuestPath
 from pytest_lima.guest.output import OnOutput, Output, exit_status
 from pytest_lima.guest.startup import BUILTIN, NotBegunError, NotBegunInTimeError
+from pytest_lima.results import CommandResult
 
 if TYPE_CHECKING:
     import paramiko
 
     from pytest_lima.guest.ssh import Connection
 
+TIMEOUT = 60.0
 _PIECE = 256 * 1024
 _FOREVER = 1e8
 
+Command = str | Sequence[str | os.PathLike[str]]
 
-@dataclass(frozen=True)
-class CommandResult:
-    """A finished command.
 
-    Attributes:
-        command: The command line; a list is joined with shell quoting.
-        returncode: Exit status, or 128 + N if signal N ended the command.
-        stdout_bytes: Standard output.
-        stderr_bytes: Standard error.
-        duration: Seconds, measured on the host.
-    """
+class Options(TypedDict, total=False):
+    """How a command is run; what each means is told at ``Instance.run``."""
 
-    command: str
-    returncode: int
-    stdout_bytes: bytes = field(repr=False)
-    stderr_bytes: bytes = field(repr=False)
-    duration: float
-
-    @property
-    def ok(self) -> bool:
-        """Whether it returned 0."""
-        return self.returncode == 0
-
-    @property
-    def stdout(self) -> str:
-        """Standard output as UTF-8, undecodable bytes replaced."""
-        return self.stdout_bytes.decode(errors="replace")
-
-    @property
-    def stderr(self) -> str:
-        """Standard error as UTF-8, undecodable bytes replaced."""
-        return self.stderr_bytes.decode(errors="replace")
+    timeout: float
+    input: str | bytes | None
+    env: Mapping[str, str] | None
+    cwd: GuestPath | None
+    user: str | None
+    on_output: OnOutput | None
 
 
 @dataclass(frozen=True)
@@ -85,16 +67,7 @@ class Order:
         return self.command if isinstance(self.command, str) else shlex.join(self.command)
 
 
-def order(
-    command: str | Sequence[str | os.PathLike[str]],
-    *,
-    timeout: float = 60.0,
-    input: str | bytes | None = None,  # noqa: A002 - subprocess.run's name
-    env: Mapping[str, str] | None = None,
-    cwd: GuestPath | None = None,
-    user: str | None = None,
-    on_output: OnOutput | None = None,
-) -> Order:
+def order(command: Command, **options: Unpack[Options]) -> Order:
     """A command with its arguments checked; see ``Instance.run``.
 
     Raises:
@@ -104,30 +77,20 @@ def order(
     checked = arguments.command(command)
     return Order(
         checked,
-        _script(checked, arguments.env(env), arguments.cwd(cwd)),
-        min(arguments.timeout(timeout), _FOREVER),  # infinity is no time that can be waited for
-        arguments.input(input),
-        arguments.user(user),
-        arguments.callback(on_output, "on_output"),
+        _script(checked, arguments.env(options.get("env")), arguments.cwd(options.get("cwd"))),
+        # Infinity is no time that can be waited for.
+        min(arguments.timeout(options.get("timeout", TIMEOUT)), _FOREVER),
+        arguments.input(options.get("input")),
+        arguments.user(options.get("user")),
+        arguments.callback(options.get("on_output"), "on_output"),
     )
 
 
 def run(
-    connection: Connection,
-    command: str | Sequence[str | os.PathLike[str]],
-    *,
-    check: bool = True,
-    timeout: float = 60.0,
-    input: str | bytes | None = None,  # noqa: A002 - subprocess.run's name
-    env: Mapping[str, str] | None = None,
-    cwd: GuestPath | None = None,
-    user: str | None = None,
-    on_output: OnOutput | None = None,
+    connection: Connection, command: Command, *, check: bool = True, **options: Unpack[Options]
 ) -> CommandResult:
     """Run a command in the guest; see ``Instance.run`` and ``run_order``."""
-    asked = order(command, timeout=timeout, input=input, env=env, cwd=cwd, user=user,
-                  on_output=on_output)  # fmt: skip
-    return run_order(connection, asked, check=check)
+    return run_order(connection, order(command, **options), check=check)
 
 
 def run_order(connection: Connection, asked: Order, *, check: bool = True) -> CommandResult:
@@ -189,10 +152,46 @@ def _script(command: str | list[str], env: Mapping[str, str], cwd: str | None) -
 def _returncode(connection: Connection, asked: Order, output: Output, deadline: float) -> int:
     # Another user's shell and an input to send take far longer than a channel.
     if asked.user is None and asked.data is None and shell.suits(asked.command):
-        returncode = shell.run(connection, asked.script, output, deadline)
+        returncode = _run_in_shell(connection, asked.script, output, deadline)
         if returncode is not None:
             return returncode
     return _run_alone(connection, asked, output, deadline)
+
+
+def _run_in_shell(
+    connection: Connection, script: str, output: Output, deadline: float
+) -> int | None:
+    """Run a script by a shell that stays; None if this guest has none, and nothing was run."""
+    if not connection.has_shells:
+        return None
+    with connection.slot(deadline):
+        while (one := _shell(connection, deadline)) is not None:
+            try:
+                status = one.run(script, output, deadline)
+            except shell.GoneError:
+                one.close()
+                continue
+            except BaseException as error:
+                sessions.end_with(connection, one.pid, error)
+                one.close()
+                raise
+            if one.stays:
+                connection.idle.append(one)
+            else:
+                one.close()
+            return status
+    connection.has_shells = False
+    return None
+
+
+def _shell(connection: Connection, deadline: float) -> shell.Shell | None:
+    with suppress(IndexError):
+        while True:
+            one = connection.idle.pop()
+            if one.is_clean():
+                return one
+            one.close()
+    return shell.start(connection.open(deadline), deadline)
 
 
 def _run_alone(connection: Connection, asked: Order, output: Output, deadline: float) -> int:

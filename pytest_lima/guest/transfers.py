@@ -12,9 +12,18 @@ TIMEOUT = 600.0
 SIZE_LIMIT = 4 * 1024**3
 
 
+# What helps where the guest didn't write it all.
+SEE = "check that the user exists and may write there, and how much space is left"
+
+
+def failed(verb: str, remote: str, user: str | None = None) -> str:
+    """What is said of a file that didn't come or go."""
+    return f"{verb} {remote}{f' as {user}' if user else ''} in the guest failed"
+
+
 @contextmanager
-def refusals(verb: str, remote: str) -> Iterator[None]:
-    """Turn a guest's refusal of a path into an error that names it."""
+def refusals(verb: str, remote: str, user: str | None = None) -> Iterator[None]:
+    """Turn a guest's refusal of a path into an error that names it, and who wanted it."""
     try:
         yield
     except NotBegunError as error:
@@ -30,7 +39,8 @@ def refusals(verb: str, remote: str) -> Iterator[None]:
         if error.filename is not None:
             raise  # a file of this host, which Python's words name
         problem = error.strerror or str(error)
-        remedy = "check that the path exists and the login user may use it"
+        whose = f"{user} and the path exist" if user else "the path exists"
+        remedy = f"check that {whose} and {user or 'the login user'} may use it"
     else:
         return
-    raise LimaError(f"{verb} {remote} in the guest failed", seen=problem, remedy=remedy)
+    raise LimaError(failed(verb, remote, user), seen=problem, remedy=remedy)

@@ -8,28 +8,30 @@ from __future__ import annotations
 
 import shlex
 import tarfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from pytest_lima import realtime
 from pytest_lima.errors import LimaError
-from pytest_lima.guest import channels, sessions, transfers
-from pytest_lima.guest.output import exit_status
-from pytest_lima.guest.sessions import Session
+from pytest_lima.guest import sessions, transfers
 from pytest_lima.guest.ssh import Connection
 from pytest_lima.guest.startup import BUILTIN
+from pytest_lima.guest.streams import EndedError, Stream
 
 _COUNT_LIMIT = 100_000
 _PIECE = 32 * 1024  # tarfile copies what it holds at each write
 # What a member's header may take beside its data; tarfile keeps headers in memory.
 _HEADER_LIMIT = 4096
-_SAID = 64 * 1024
 
 
-def put(connection: Connection, local: Path, remote: str) -> None:
-    """Copy a directory's contents to ``remote``; modes are kept, owners are not.
+def put(connection: Connection, local: Path, remote: str, *, user: str | None = None) -> None:
+    """Copy a directory's contents to ``remote``; modes are kept, the owner is who writes.
+
+    Args:
+        connection: To the guest.
+        local: The directory.
+        remote: Where its contents go; made if it isn't there.
+        user: Who writes, by way of sudo; None: the login user.
 
     Raises:
         LimaError: The guest refused.
@@ -38,10 +40,10 @@ def put(connection: Connection, local: Path, remote: str) -> None:
     target = shlex.quote(remote)
     command = f"mkdir -p -- {target} && {BUILTIN} exec tar -xf - -C {target}"
     with (
-        transfers.refusals("put", remote),
-        sessions.begun(connection, command, deadline, takes_input=True) as session,
+        transfers.refusals("put", remote, user),
+        sessions.begun(connection, command, deadline, user=user, takes_input=True) as session,
     ):
-        stream = _Stream(session, deadline)
+        stream = Stream(session, deadline)
         try:
             file = cast("IO[bytes]", stream)
             with (
@@ -52,15 +54,15 @@ def put(connection: Connection, local: Path, remote: str) -> None:
                 for path in sorted(local.resolve().iterdir()):
                     archive.add(path, arcname=f"./{path.name}", filter=_anonymous)
             session.channel.shutdown_write()
-        except _EndedError:
+        except EndedError:
             pass  # its words say why
         problem = stream.refusal()
     if problem:
         raise LimaError(
-            f"put {remote} in the guest failed",
+            transfers.failed("put", remote, user),
             ran=f"tar -xf - -C {target}",
             seen=problem,
-            remedy="check who may write there, and how much space is left",
+            remedy=transfers.SEE,
         )
 
 
@@ -83,7 +85,7 @@ def get(connection: Connection, remote: str, local: Path) -> None:
         transfers.refusals("get", remote),
         sessions.begun(connection, f"{BUILTIN} exec {command}", deadline) as session,
     ):
-        stream = _Stream(session, deadline)
+        stream = Stream(session, deadline)
         try:
             with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|") as archive:
                 _extract(archive, stream, local)
@@ -96,67 +98,7 @@ def get(connection: Connection, remote: str, local: Path) -> None:
                         remedy="the files copied so far stay; check who may read it")  # fmt: skip
 
 
-class _EndedError(Exception):
-    """The guest's tar ended before it had read everything."""
-
-
-class _Stream:
-    """The guest's tar, as tarfile reads from it or writes to it, until a deadline.
-
-    Attributes:
-        budget: Bytes that may still come.
-    """
-
-    def __init__(self, session: Session, deadline: float) -> None:
-        self.budget = 1024 * 1024
-        self._session = session
-        self._channel = session.channel
-        self._deadline = deadline
-        self._broken_off = False
-
-    def write(self, data: bytes) -> None:
-        """Send all of ``data``, if that is still wanted."""
-        if self._broken_off:
-            return
-        try:
-            channels.send(self._channel, data, self._deadline)
-        except TimeoutError:
-            raise
-        except OSError:
-            raise _EndedError from None
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Send nothing more once anything is raised: tarfile would write what it still holds."""
-        try:
-            yield
-        except BaseException:
-            self._broken_off = True
-            raise
-
-    def read(self, size: int) -> bytes:
-        """At most ``size`` bytes; none at the end."""
-        data = self._session.early(size) or channels.receive(self._channel, size, self._deadline)
-        self.budget -= len(data)
-        if self.budget < 0:
-            raise LimaError("the guest sent more than it announced")
-        return data
-
-    def refusal(self) -> str | None:
-        """Why tar didn't do all; None when it did."""
-        status = exit_status(self._channel, self._deadline)
-        said = self._session.early(_SAID, "stderr")
-        if self._channel.recv_stderr_ready():
-            said += self._channel.recv_stderr(_SAID)
-        lines = said.decode(errors="replace").splitlines()
-        # A log that grows while it is read is no failure; GNU tar returns 1 for it.
-        bad = [line for line in lines if not line.endswith("file changed as we read it")]
-        if status == 0 or (status == 1 and lines and not bad):
-            return None
-        return "\n".join(bad[-5:]) or f"tar returned {status}"
-
-
-def _extract(archive: tarfile.TarFile, stream: _Stream, local: Path) -> None:
+def _extract(archive: tarfile.TarFile, stream: Stream, local: Path) -> None:
     """Write members ourselves: names are checked, links and devices are left out."""
     size = count = 0
     for member in archive:

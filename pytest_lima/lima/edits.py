@@ -17,7 +17,7 @@ from pytest_lima.errors import TemplateError
 from pytest_lima.lima import disks, engines, hostports, lima_yaml, process, reach
 from pytest_lima.lima.keys import Keys
 from pytest_lima.lima.limactl import Limactl, complaint
-from pytest_lima.lima.template import FilledTemplate
+from pytest_lima.lima.template import LAST_FORWARDS_NOTHING, FilledTemplate
 from pytest_lima.settings import OPTIONS, Settings
 from pytest_lima.spec import MachineSpec
 
@@ -58,7 +58,19 @@ def apply(
                             remedy="use assignments, such as .cpus = 2")  # fmt: skip
     keys.check(who, after)
     _check(who, source, before, after, filled)
-    return _with_facts(filled, after)
+    return replace(_with_facts(filled, after), edits=_options(spec, before, after))
+
+
+def _options(
+    spec: MachineSpec, before: Mapping[str, Any], after: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """Those of ``limactl create`` that make the same of the template."""
+    expressions = spec.set
+    if after.get("portForwards") != before.get("portForwards"):
+        expressions = (*expressions, LAST_FORWARDS_NOTHING)
+    # limactl puts them all on one line (pkg/yqutil: Join), of which a comment would hide the rest.
+    return (*(f"--set={one}\n" if "#" in one else f"--set={one}" for one in expressions),
+            *(f"--param={key}={value}" for key, value in spec.param))  # fmt: skip
 
 
 def _params(source: str, spec: MachineSpec, before: Mapping[str, Any]) -> list[str]:

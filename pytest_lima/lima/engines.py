@@ -22,6 +22,24 @@ ENGINES = {
     "none": frozenset[str](),
 }
 
+
+def named(engine: object) -> frozenset[str]:
+    """The engines that a user asks for by one word.
+
+    Raises:
+        TemplateError: It is none of ``ENGINES``.
+    """
+    if isinstance(engine, str) and engine in ENGINES:
+        return ENGINES[engine]
+    import difflib  # not before it is needed: pytest imports this module at every start
+
+    near = difflib.get_close_matches(str(engine).lower(), ENGINES, n=1)
+    meant = f" (did you mean {near[0]}?)" if near else ""
+    raise TemplateError(
+        f"engine={engine!r} is not accepted; expected one of {', '.join(ENGINES)}{meant}"
+    )
+
+
 SOCKETS = {DOCKER: "/run/docker.sock", CONTAINERD: "/run/containerd/containerd.sock"}
 _DOCKER_COMPATIBLE = ("/docker.sock", "/podman.sock")
 

@@ -43,6 +43,12 @@ _FORWARD_NOTHING = {
     "proto": "any",
     "ignore": True,
 }
+# The first rule that fits is Lima's, so whatever `--set` makes of the others, this one is last.
+LAST_FORWARDS_NOTHING = (
+    'del(.portForwards[] | select(.guestIP == "0.0.0.0" and .guestIPMustBeZero == false'
+    ' and .proto == "any" and .ignore == true))'
+    f" | .portForwards += [{json.dumps(_FORWARD_NOTHING)}]"
+)
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,7 @@ class FilledTemplate:
         ssh_port: The port of this host that its SSH has to have; 0: any.
         ports: Further ports of this host that Lima is to forward to it.
         notes: What the user should know about it.
+        edits: Options of ``limactl create`` that change it.
     """
 
     text: str
@@ -75,6 +82,7 @@ class FilledTemplate:
     ssh_port: int = 0
     ports: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
+    edits: tuple[str, ...] = ()
 
 
 def wishes(source: str, base: str, spec: MachineSpec) -> tuple[str | None, str | None]:
@@ -215,9 +223,9 @@ def _apply_spec(filled: dict[str, Any], spec: MachineSpec, vmtype: str, arch: st
     if spec.cpus:
         filled["cpus"] = spec.cpus
     if spec.memory:
-        filled["memory"] = f"{spec.memory * 1024:.0f}MiB"
+        filled["memory"] = f"{spec.memory}MiB"
     if spec.disk:
-        filled["disk"] = f"{spec.disk * 1024:.0f}MiB"
+        filled["disk"] = f"{spec.disk}MiB"
     if spec.networks:
         filled["networks"] = [json.loads(network) for network in spec.networks]
     filled["mounts"] = [mounts.parse(text) for text in spec.mounts]

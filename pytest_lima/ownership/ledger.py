@@ -24,7 +24,7 @@ from pytest_lima.lima import locks, paths
 from pytest_lima.lima.identity import Identity
 from pytest_lima.ownership import leftovers
 from pytest_lima.ownership import record as records_
-from pytest_lima.ownership.record import ENDING, Record
+from pytest_lima.ownership.record import Record, State
 
 if TYPE_CHECKING:
     import filelock
@@ -133,7 +133,7 @@ class Ledger:
 
         Deleting makes some, so it goes on either way.
         """
-        ending = replace(record, state=ENDING, starter=starter)
+        ending = replace(record, state=State.ENDING, starter=starter)
         with suppress(OSError):
             self.write(ending)
         return ending

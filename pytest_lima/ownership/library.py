@@ -6,15 +6,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Unpack
 
-from pytest_lima.errors import TemplateError
 from pytest_lima.instance import Instance
 from pytest_lima.lima import engines
 from pytest_lima.observer import Observer
 from pytest_lima.ownership.pool import Pool
 from pytest_lima.settings import Settings, resolve
-from pytest_lima.spec import machine_spec
+from pytest_lima.spec import MachineArguments, machine_spec
 
 
 @contextmanager
@@ -24,7 +23,7 @@ def lima_instance(
     engine: str = "none",
     settings: Settings | None = None,
     observer: Observer | None = None,
-    **spec: Any,
+    **spec: Unpack[MachineArguments],
 ) -> Iterator[Instance]:
     """A ready VM without pytest.
 
@@ -45,11 +44,7 @@ def lima_instance(
             that is raised instead, with this error as a note.
     """
     chosen = settings or resolve({}, os.environ, {})
-    if engine not in engines.ENGINES:
-        raise TemplateError(
-            f"engine={engine!r} is not accepted; expected one of " + ", ".join(engines.ENGINES)
-        )
-    asked = replace(machine_spec(**spec), engines=engines.ENGINES[engine])
+    asked = replace(machine_spec(**spec), engines=engines.named(engine))
     default = chosen.templates[0]
     pool = Pool(chosen, os.environ, observer or Observer())
     try:

@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass
 
 from pytest_lima.instance import Instance
-from pytest_lima.ownership.starting import Order
+from pytest_lima.request import StartRequest
 
 
 @dataclass
@@ -14,12 +14,12 @@ class Member:
     """A machine that is held.
 
     Attributes:
-        order: What it is.
+        request: What it is.
         instance: For the tests.
         failed: A test that used it has failed.
     """
 
-    order: Order
+    request: StartRequest
     instance: Instance
     failed: bool = False
 

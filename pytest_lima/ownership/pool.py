@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol, Unpack
 
 from pytest_lima.errors import AcceleratorError, LimaError
 from pytest_lima.guest import ssh
@@ -23,19 +23,23 @@ from pytest_lima.ownership.ledger import Ledger
 from pytest_lima.ownership.making import Maker
 from pytest_lima.ownership.members import Member, Members
 from pytest_lima.ownership.reaper import NEEDS
-from pytest_lima.ownership.run import Run
+from pytest_lima.ownership.run import Run, RunContext
 from pytest_lima.ownership.standby import Standby
-from pytest_lima.ownership.starting import Order
 from pytest_lima.ownership.sweep import Sweeper
+from pytest_lima.request import StartRequest
 from pytest_lima.settings import DEFAULT_TEMPLATE, Settings
-from pytest_lima.spec import MachineSpec
+from pytest_lima.spec import MachineArguments, MachineSpec
 
 
 class LimaFactory(Protocol):
     """Starts further VMs, which end with the session."""
 
     def __call__(
-        self, *, name: str | None = None, engine: str | None = None, **spec: Any
+        self,
+        *,
+        name: str | None = None,
+        engine: str | None = None,
+        **spec: Unpack[MachineArguments],
     ) -> Instance:
         """Start a VM that no other fixture gets.
 
@@ -55,7 +59,7 @@ class Pool:
     """Machines by what they are; several threads may ask for some at once.
 
     Attributes:
-        clones: Those that were made of others with ``Instance.clone``, in that order.
+        clones: Those that were made of others with ``Instance.clone``, in that request.
         origin: Whose they are: in a forked child none is made, given back or ended.
     """
 
@@ -73,21 +77,15 @@ class Pool:
         self._observer = observer
         self._ledger = ledger or Ledger()
         self._run = run or Run.alone()
+        context = RunContext(settings, environ, self._run, self._ledger, observer)
         self._guard = Guard(environ, self._ledger.folder)
         claims = Claims(self._ledger, settings, self._run)
-        self._ending = Ending(self._ledger, claims, settings, environ, observer.warn)
-
-        def maker_of(observer: Observer) -> Maker:
-            return Maker(
-                self._ledger, claims, self._ending, settings, observer, self._adopt,
-                self._guard.watching,
-            )  # fmt: skip
-
-        self._maker = maker_of(observer)
-        self._joiner = Joiner(self._ledger, claims, self._maker, settings, observer, self._run)
-        self._standby = Standby(settings.standby, maker_of, self._joiner.wake, self._adopt,
-                                self._discard, observer)  # fmt: skip
         self._sweeper = Sweeper(self._ledger, environ, observer.warn)
+        self._ending = Ending(context, claims, self._sweeper)
+        self._maker = Maker(context, claims, self._ending, self._adopt, self._guard.watching)
+        self._joiner = Joiner(context, claims, self._maker)
+        self._standby = Standby(settings.standby, self._maker, self._joiner.wake, self._adopt,
+                                self._discard, observer)  # fmt: skip
         self._members = Members()
         self._read: dict[str, str] = {}
         self._told: set[str] = set()
@@ -150,21 +148,21 @@ class Pool:
         Raises:
             LimaError: Whatever kept it from being ready; nothing of it is left.
         """
-        order = self._order(spec, "")
+        request = self._request(spec, "")
         try:
-            return self._acquire(order)
+            return self._acquire(request)
         except AcceleratorError as error:
-            order = self._emulated(order, error)
-        return self._acquire(order)
+            request = self._emulated(request, error)
+        return self._acquire(request)
 
-    def _acquire(self, order: Order) -> Instance:
-        key = order.filled.key
+    def _acquire(self, request: StartRequest) -> Instance:
+        key = request.filled.key
         with self._members.turn(key):
             member = self._members.held().get(key)
             if member is None:
                 closings = self._members.closings
                 self._sweep()
-                member = Member(*self._joiner.shared(order))
+                member = Member(*self._joiner.shared(request))
                 self._members.add(key, member)
                 if self._members.closings != closings:
                     self._give_back(key)
@@ -177,10 +175,10 @@ class Pool:
         Raises:
             LimaError: Whatever kept it from being ready; nothing of it is left.
         """
-        order = self._order(spec, paths.instance_name(role))
+        request = self._request(spec, paths.instance_name(role))
         closings = self._members.closings
         self._sweep()
-        return self._in_time(self._alone(order)[1], closings)
+        return self._in_time(self._alone(request)[1], closings)
 
     def create_fresh(self, spec: MachineSpec, wanted: int) -> Instance:
         """A machine that nobody else gets, from the standby if there is one.
@@ -192,14 +190,14 @@ class Pool:
         Raises:
             LimaError: Whatever kept it from being ready; nothing of it is left.
         """
-        order = self._order(spec, paths.instance_name())
+        request = self._request(spec, paths.instance_name())
         closings = self._members.closings
         self._sweep()
-        instance = self._standby.take(order)
+        instance = self._standby.take(request)
         if instance is None:
-            order, instance = self._alone(order)
+            request, instance = self._alone(request)
         self._in_time(instance, closings)
-        self._standby.fill(order, wanted)
+        self._standby.fill(request, wanted)
         return instance
 
     def renew(self, instance: Instance) -> bool:
@@ -208,10 +206,12 @@ class Pool:
         Raises:
             LimaError: Whatever kept the new one from being ready.
         """
+        if instance._cause_of_death() is None:
+            return False
         for key, member in self._members.held().items():
             if member.instance is instance and self._settings.recreate:
                 with self._members.turn(key):
-                    return self._joiner.renew(member.order, instance)
+                    return self._joiner.renew(member.request, instance)
         return False
 
     def mark_failed(self, instance: Instance) -> None:
@@ -257,15 +257,15 @@ class Pool:
             except LimaError as error:
                 errors.append(error)
         self._ledger.leave(self._run.id, this_process())
-        stays = {member.order.name for member in self._members.held().values()}
+        stays = {member.request.name for member in self._members.held().values()}
         errors += self._ending.finish_run(stays)
         if errors:
             raise ExceptionGroup("some VMs could not be removed", errors)
         self._guard.dismiss()
 
-    def _adopt(self, order: Order, instance: Instance) -> None:
-        self._members.add(order.name, Member(order, instance))
-        if order.kept is not None:
+    def _adopt(self, request: StartRequest, instance: Instance) -> None:
+        self._members.add(request.name, Member(request, instance))
+        if request.state:
             self.clones.append(instance)
 
     def _in_time(self, instance: Instance, closings: int) -> Instance:
@@ -289,36 +289,36 @@ class Pool:
     def _give_back(self, key: str) -> None:
         member = self._members.held().get(key)
         if member is not None:  # else another thread was faster
-            self._ending.give_back(member.order.name, member.instance, failed=member.failed)
+            self._ending.give_back(member.request.name, member.instance, failed=member.failed)
             self._members.drop(key)
 
-    def _alone(self, order: Order) -> tuple[Order, Instance]:
-        """A machine that nobody else gets; the order too, as it was carried out."""
+    def _alone(self, request: StartRequest) -> tuple[StartRequest, Instance]:
+        """A machine that nobody else gets; the request too, as it was carried out."""
         try:
-            return order, self._maker.alone(order)
+            return request, self._maker.alone(request)
         except AcceleratorError as error:
-            order = self._emulated(order, error)
-        return order, self._maker.alone(order)
+            request = self._emulated(request, error)
+        return request, self._maker.alone(request)
 
-    def _emulated(self, order: Order, error: AcceleratorError) -> Order:
+    def _emulated(self, request: StartRequest, error: AcceleratorError) -> StartRequest:
         """The same machine, emulated as all that follow it, where the accelerator isn't named.
 
         Raises:
             AcceleratorError: It is, with ``--lima-accel``.
         """
-        broken = order.host.accelerator
+        broken = request.host.accelerator
         if self._settings.accel != "auto" or not broken.is_hardware:
             raise error
-        emulating = order.host.without_hardware(error.seen or error.what)
+        emulating = request.host.without_hardware(error.seen or error.what)
         if emulating.accelerator.warning:
             self._observer.warn(emulating.accelerator.warning)
         with self._host_lock:
             for key, known in self._hosts.items():
                 if known.accelerator == broken and known.arch == emulating.arch:
                     self._hosts[key] = emulating
-        return self._order(order.spec, order.name)
+        return self._request(request.spec, request.name)
 
-    def _order(self, spec: MachineSpec, name: str) -> Order:
+    def _request(self, spec: MachineSpec, name: str) -> StartRequest:
         if not self.origin.is_here:
             raise LimaError(
                 "a forked child can't start VMs from here",
@@ -342,7 +342,7 @@ class Pool:
                 self._told.add(note)
                 self._observer.warn(note)
         settings = self._settings
-        return Order(machine, name, spec, filled, machine.timeout(settings), settings.start,
+        return StartRequest(machine, name, spec, filled, machine.timeout(settings), settings.start,
                      settings.warm_budget, own_keys=settings.host_keys == "own")  # fmt: skip
 
     def _sweep(self) -> None:

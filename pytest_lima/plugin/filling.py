@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from pytest_lima.lima.engines import ENGINES
 from pytest_lima.plugin.byname import folder_of
 from pytest_lima.settings import Settings
 from pytest_lima.spec import MachineSpec
@@ -39,11 +38,9 @@ class Filler:
             spec: What is asked for; its own paths are absolute.
             template: The value of `lima_template`.
             overrides: The value of `lima_overrides`.
-            engines: Those that answer if the options leave it open.
+            engines: Those that have to answer in it.
         """
         beside = folder_of("lima_template", self.item) if self.item is not None else None
         folders = [folder for folder in (beside, self._here) if folder is not None]
-        chosen = self._settings.engine
-        asked = engines if chosen == "auto" else ENGINES[chosen]
         filled = spec.filled(self._settings, template, overrides).located(*folders)
-        return replace(filled, engines=asked)
+        return replace(filled, engines=engines)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import pytest
 
 from pytest_lima.errors import TemplateError
-from pytest_lima.lima.engines import ENGINES
+from pytest_lima.lima.engines import named
 from pytest_lima.plugin.marks import Ask
 from pytest_lima.plugin.session import session_key
 from pytest_lima.settings import Settings
-from pytest_lima.spec import machine_spec
+from pytest_lima.spec import MachineArguments, machine_spec
 
 if TYPE_CHECKING:
     from pytest_lima.instance import Instance
@@ -77,7 +77,8 @@ def lima_fresh(
     """A Linux VM for this test alone, in its first ready state.
 
     It resumes from a golden image within seconds where warm start works; elsewhere it boots. The
-    arguments of the test's ``@pytest.mark.lima`` are its spec.
+    arguments of the test's ``@pytest.mark.lima`` are its spec. It has the engines that this test
+    uses.
     """
     session = request.config.stash[session_key]
     yield session.create_fresh(request.node, lima_template, lima_overrides)
@@ -90,18 +91,17 @@ def lima_factory(
 ) -> Iterator[LimaFactory]:
     """Starts further VMs: ``lima_factory(name="db", memory=4)``. They end with the session.
 
-    Accepts the marker's arguments except ``fresh``; ``name``, which becomes part of the host name;
-    and ``engine``, which is ``docker``, ``containerd`` or ``both``.
+    Accepts the marker's arguments except ``fresh``, and ``name``, which becomes part of the host
+    name.
     """
     session = request.config.stash[session_key]
 
-    def start(*, name: str | None = None, engine: str | None = None, **spec: Any) -> Instance:
-        if engine is not None and engine not in ENGINES:
-            raise TemplateError(
-                f"engine={engine!r} is not accepted; expected one of {', '.join(ENGINES)}"
-            )
+    def start(
+        *, name: str | None = None, engine: str | None = None, **spec: Unpack[MachineArguments]
+    ) -> Instance:
         asked = machine_spec(**spec).located("", request.config.invocation_params.dir)
-        return session.create(asked, name, engine, lima_template, lima_overrides)
+        engines = None if engine is None else named(engine)
+        return session.create(asked, name, engines, lima_template, lima_overrides)
 
     yield start
     session.release_made()

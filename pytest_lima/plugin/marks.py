@@ -14,14 +14,16 @@ from typing import Any
 import pytest
 
 from pytest_lima.errors import TemplateError
+from pytest_lima.lima import engines
 from pytest_lima.plugin.byname import fixtures_of
 from pytest_lima.spec import MachineSpec, machine_spec
 
 HELP = (
     "lima(*, template=None, vmtype=None, cpus=None, memory=None, disk=None, provision=(), "
-    "mounts=(), networks=(), set=(), param=None, arch=None, overrides=None, fresh=False): the "
-    "test needs a Linux VM from the `lima` fixture; the arguments say which; fresh=True: reset the "
-    "VM to its first ready state before the test"
+    "mounts=(), networks=(), set=(), param=None, arch=None, overrides=None, engine=None, "
+    "fresh=False): the test needs a Linux VM from the `lima` fixture; the arguments say which; "
+    "engine: docker, containerd or both answer in it; fresh=True: reset the VM to its first ready "
+    "state before the test"
 )
 
 # Session fixtures that hold plain data; a conftest.py in a folder may replace them for its tests.
@@ -53,7 +55,7 @@ class Ask:
 
 
 _ask_key = pytest.StashKey[Ask | None]()
-_said_key = pytest.StashKey[Ask]()
+_said_key = pytest.StashKey[tuple[Ask, frozenset[str] | None]]()
 _names_key = pytest.StashKey[frozenset[str]]()
 _added_key = pytest.StashKey[pytest.Mark]()
 
@@ -111,7 +113,7 @@ def adopt(item: pytest.Item, templates: Sequence[str], number_of: Callable[[Ask]
     if uses_lima(item) and item.get_closest_marker("lima") is None:
         item.add_marker("lima")
         item.stash[_added_key] = item.own_markers[-1]
-    item.stash[_said_key] = _ask(item)
+    item.stash[_said_key] = _ask(item), marked_engines(item)
     item.stash[_ask_key] = ask = _ask_now(item, templates) if "lima" in names_of(item) else None
     if ask is not None and _given(item) is not None:
         callspec = item.callspec  # type: ignore[attr-defined]
@@ -166,6 +168,16 @@ def fresh_spec(item: pytest.Item) -> MachineSpec | None:
     return None if ask.problem else ask.spec
 
 
+def marked_engines(item: pytest.Item) -> frozenset[str] | None:
+    """The engines that a test's markers name, the closest wins; None where they leave it open.
+
+    They are no part of what tells tests' machines apart: tests that differ in nothing else share
+    one, with all engines that one of them wants.
+    """
+    named = (mark.kwargs["engine"] for mark in item.iter_markers("lima") if "engine" in mark.kwargs)
+    return engines.ENGINES.get(str(next(named, None)))
+
+
 def check(item: pytest.Item) -> None:
     """Fail a test whose markers can't be honoured: before anything is started, and once it was."""
     ask = ask_of(item)
@@ -178,7 +190,7 @@ def check(item: pytest.Item) -> None:
             "unittest.TestCase), or was marked too late; use the options, or a plain function "
             "that takes `lima`"
         )
-    elif _ask(item) != item.stash[_said_key]:
+    elif (_ask(item), marked_engines(item)) != item.stash[_said_key]:
         problem = (
             "it was added after the VM of the test had been chosen; add it where the test "
             "is defined, or in a collection hook"
@@ -211,10 +223,12 @@ def _ask(node: pytest.Item) -> Ask:
         if marker.args:
             return Ask(problem=f"arguments must be passed by name, but {marker.args[0]!r} has none")
         arguments.update(marker.kwargs)
-    fresh = arguments.pop("fresh", False)
+    fresh, engine = arguments.pop("fresh", False), arguments.pop("engine", None)
     if not isinstance(fresh, bool):
         return Ask(problem=f"fresh={fresh!r} is not accepted; expected True or False")
     try:
+        if engine is not None:
+            engines.named(engine)
         return Ask(machine_spec(**arguments), fresh=fresh)  # type: ignore[arg-type]
     except TemplateError as error:
         return Ask(problem=str(error))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -65,7 +64,9 @@ class LimaSession:
         self._pool: Pool | None = None
         self._timings: Timings | None = None
         self._numbers: dict[Ask, int] = {}
-        self._wanted = Wanted(distributed=hasattr(config, "workerinput"))
+        self._wanted = Wanted(
+            distributed=hasattr(config, "workerinput"), engines=ENGINES.get(settings.engine)
+        )
         self._machines: dict[Ask, Instance] = {}
         self._fresh_specs: dict[Ask, MachineSpec] = {}
         self._made_by_factory: list[Instance] = []
@@ -194,12 +195,14 @@ class LimaSession:
     def create_fresh(
         self, item: pytest.Item, template: str, overrides: Mapping[str, Any]
     ) -> Instance:
-        """A VM of `lima_fresh`, with the engines that any test of the run asks for.
+        """A VM of `lima_fresh`, with the engines that its test asks for.
 
         Raises:
             LimaError: Whatever kept it from being ready.
         """
-        wanted = self._filler.fill(own_spec(item), template, overrides, self._wanted.engines)
+        wanted = self._filler.fill(
+            own_spec(item), template, overrides, self._wanted.engines_for(item)
+        )
         later = self._wanted.fresh_after(item)
         with self.timer.stopped():
             self._require_host(wanted)
@@ -223,18 +226,17 @@ class LimaSession:
         self,
         spec: MachineSpec,
         role: str | None,
-        engine: str | None,
+        engines: frozenset[str] | None,
         template: str,
         overrides: Mapping[str, Any],
     ) -> Instance:
-        """A VM of `lima_factory`.
+        """A VM of `lima_factory`; None for its engines: as the options say.
 
         Raises:
             LimaError: Whatever kept it from being ready.
         """
-        wanted = self._filler.fill(spec, template, overrides, frozenset())
-        if engine:
-            wanted = replace(wanted, engines=ENGINES[engine])
+        chosen = self._wanted.default_engines if engines is None else engines
+        wanted = self._filler.fill(spec, template, overrides, chosen)
         with self.timer.stopped():
             self._require_host(wanted)
             made = self.pool.create(wanted, role)
@@ -311,8 +313,7 @@ class LimaSession:
         """A VM that has died is made anew, if that was asked for."""
         if self.settings.recreate:
             for machine in self._given_to(item):
-                if machine.cause_of_death() is not None:
-                    self.pool.renew(machine)
+                self.pool.renew(machine)
 
     def _freshen(self, item: pytest.Item) -> None:
         """Take away what earlier tests have left in the VM of a test that wants it fresh."""

@@ -16,12 +16,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pytest_lima.booted import Booted
 from pytest_lima.errors import InstanceDiedError, LimaError
 from pytest_lima.guest import clock, identity
 from pytest_lima.guest.ssh import Connection
 from pytest_lima.lima import logs, process
 from pytest_lima.lima.qmp import Monitor
+from pytest_lima.ready import ReadyVM
 from pytest_lima.warm.golden import Golden
 
 # What Lima has in an instance's folder from its creation on and reads at each start. Texts are
@@ -36,13 +36,11 @@ _NO_LIMIT = 1 << 62  # QEMU's own limit would be 32 MiB/s
 _SPARE = 1024**3
 
 
-def bake(
-    booted: Booted, environ: Mapping[str, str], folder: Path, key: str, template: str
-) -> Golden:
+def bake(vm: ReadyVM, environ: Mapping[str, str], folder: Path, key: str, template: str) -> Golden:
     """Keep the running VM in ``folder``; it runs on whether that goes well or not.
 
     Args:
-        booted: The VM, ready, with nobody using it.
+        vm: Ready, with nobody using it.
         environ: Environment for qemu-img.
         folder: An empty one on the file system of the instance's.
         key: What it will be found by.
@@ -56,21 +54,21 @@ def bake(
         OSError: The disk is full, for one.
         InstanceDiedError: The VM itself has suffered.
     """
-    instance = booted.info.dir
-    _require_space(folder, booted.info.memory * 1024**2)
+    instance = vm.info.dir
+    _require_space(folder, vm.info.memory * 1024**2)
     _copy_fixed(instance, folder)
     with (
-        identity.keeping(booted.connection, f"lima-{booted.info.name}") as kept,
-        clock_kept(booted.connection),
+        identity.keeping(vm.connection, f"lima-{vm.info.name}") as kept,
+        clock_kept(vm.connection),
         Monitor(instance / "qmp.sock") as monitor,
         _standing_still(monitor),
     ):
         _write_state(monitor, folder / "state")
         layer, layer_format = _put_layer(monitor, instance, folder, environ)
     return Golden(
-        folder, key, booted.info.name, template, kept, booted.address.user,
-        dict(booted.keys.keys), layer, layer_format, booted.booted_as, info=booted.info,
-        cold_seconds=booted.cold_seconds,
+        folder, key, vm.info.name, template, kept, vm.address.user,
+        dict(vm.keys.keys), layer, layer_format, vm.booted_as, info=vm.info,
+        cold_seconds=vm.cold_seconds,
     )  # fmt: skip
 
 

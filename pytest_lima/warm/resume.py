@@ -16,7 +16,6 @@ from pathlib import Path
 
 from pytest_lima import realtime
 from pytest_lima.boot import Boot
-from pytest_lima.booted import Booted
 from pytest_lima.errors import InstanceDiedError, ReadyTimeoutError, StartError
 from pytest_lima.guest import clock, identity, readiness, rekey
 from pytest_lima.guest.address import Address
@@ -31,9 +30,10 @@ from pytest_lima.lima.host import Host
 from pytest_lima.lima.info import InstanceInfo
 from pytest_lima.lima.limactl import Limactl
 from pytest_lima.lima.qmp import MigrationError, Monitor, guest_address
-from pytest_lima.lima.template import FilledTemplate
 from pytest_lima.lima.vitals import Vitals
 from pytest_lima.observer import Observer
+from pytest_lima.ready import ReadyVM
+from pytest_lima.request import StartRequest
 from pytest_lima.warm.bake import BINARIES, LAYER, TEXTS, create_overlay
 from pytest_lima.warm.golden import Golden, RefusedStateError
 
@@ -60,26 +60,13 @@ class Resume(Boot):
 
     _doing = "resuming"
 
-    def __init__(
-        self,
-        host: Host,
-        name: str,
-        filled: FilledTemplate,
-        timeout: float,
-        observer: Observer,
-        golden: Golden,
-        *,
-        own_keys: bool = False,
-    ) -> None:
-        """Prepare to wake ``name`` up from ``golden``; ``timeout`` as for a cold boot.
-
-        ``own_keys``: with new SSH host keys instead of the kept ones.
-        """
-        super().__init__(_waiting_for_state(host), name, filled, timeout, observer)
-        self._deadline = self._begun + min(timeout, _LONGEST)
+    def __init__(self, request: StartRequest, observer: Observer, golden: Golden) -> None:
+        """Prepare to wake it up from ``golden``, within a minute or the time of ``request``."""
+        super().__init__(request, observer)
+        self._host = _waiting_for_state(request.host)
+        self._deadline = self._begun + min(request.timeout, _LONGEST)
         self._golden = golden
         self._inside = golden.booted_as[-1]
-        self._own_keys = own_keys
         # Held open, so that it may be removed while we use it.
         self._state = os.open(golden.state, os.O_RDONLY)
 
@@ -101,14 +88,11 @@ class Resume(Boot):
             self._host.limactl.env,
         )  # fmt: skip
 
-    def _timed(self, booted: Booted) -> Booted:
-        return replace(booted, cold_seconds=self._golden.cold_seconds)
-
     def close(self) -> None:
         """Let go of the kept memory."""
         os.close(self._state)
 
-    def _make_ready(self, child: process.Child, folder: Path) -> Booted:
+    def _make_ready(self, child: process.Child, folder: Path) -> ReadyVM:
         waiting = self._waiting()
         self._load(waiting)
         info, address = self._locate(waiting)
@@ -117,13 +101,13 @@ class Resume(Boot):
         if len(self._golden.booted_as) > 1:  # Lima leads to the first address
             self._lead_ssh_to(guest_address(self._golden.booted_as), address.port)
         drift = 0.0
-        if self._own_keys:
+        if self._request.own_keys:
             keys, drift = self._exchange_keys(waiting, address, keys, folder)
         # Beside the forward, which logs in too.
         login = Login.begin(lambda hold: self._log_in(address, keys, hold))
         forward = None
         try:
-            if self._own_keys:
+            if self._request.own_keys:
                 forward = self._engines(waiting, info, address)
             else:
                 forward, drift = self._wake_to_engines(waiting, info, address)
@@ -134,7 +118,8 @@ class Resume(Boot):
             if forward is not None:
                 forward.close()
             raise
-        return Booted(info, address, keys, login, forward, child, 0.0, self._golden.booted_as)
+        return ReadyVM(self._request, info, address, keys, login, forward, child, self._elapsed(),
+                       self._golden.booted_as, self._golden.cold_seconds)  # fmt: skip
 
     def _log_in(self, address: Address, keys: HostKeys, hold: Hold) -> Connection:
         """Log in, for whoever needs it first: it is not waited for here."""

@@ -7,14 +7,14 @@ In ``$LIMA_HOME/_snapshots/<instance>``, where no other instance looks, no budge
 from __future__ import annotations
 
 import errno
+import os
 import re
 
-from pytest_lima.boot import Boot
-from pytest_lima.booted import Booted
-from pytest_lima.errors import HostError, LimaError, StartError, TemplateError
+from pytest_lima.errors import HostError, LimaError, TemplateError
 from pytest_lima.lima import paths
 from pytest_lima.lima.host import Host
-from pytest_lima.warm import fit, start
+from pytest_lima.ready import ReadyVM
+from pytest_lima.warm import fit
 from pytest_lima.warm.bake import bake
 from pytest_lima.warm.golden import Golden
 from pytest_lima.warm.store import Store
@@ -33,7 +33,7 @@ class Snapshots:
         self._instance = instance
         self._store = Store(host.limactl.home, f"{paths.SNAPSHOTS}/{instance}")
 
-    def take(self, booted: Booted, name: str) -> Golden:
+    def take(self, vm: ReadyVM, name: str) -> Golden:
         """Keep the state of a running VM under a name; whole, or the old one of it stays.
 
         Raises:
@@ -42,11 +42,11 @@ class Snapshots:
             LimaError: It could not be kept; the VM runs on.
             InstanceDiedError: It doesn't.
         """
-        return self._take(booted, _key(name))
+        return self._take(vm, _key(name))
 
-    def take_first(self, booted: Booted) -> Golden:
+    def take_first(self, vm: ReadyVM) -> Golden:
         """Keep the state of another instance as the first of this one; raises as ``take``."""
-        return self._take(booted, _FIRST)
+        return self._take(vm, _FIRST)
 
     def find(self, name: str) -> Golden:
         """The state of a name.
@@ -61,7 +61,7 @@ class Snapshots:
             raise LimaError(
                 f"the snapshot {name!r} of {self._instance} can't be read; it is not removed",
                 seen=str(error),
-                remedy=_remedy(error, self._host),
+                remedy=remedy(error, self._host),
             ) from error
         if golden is None:
             raise LimaError(
@@ -71,16 +71,25 @@ class Snapshots:
             )
         return golden
 
+    def read(self, key: str) -> Golden:
+        """The state of a key, which one that was taken or found has.
+
+        Raises:
+            OSError: It can't be read, or is gone.
+        """
+        golden = self._store.find(key)
+        if golden is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), key)
+        return golden
+
     def names(self) -> list[str]:
         """Of all that were taken."""
         keys = (golden.key for golden in self._store.all())
         return sorted(key.replace("+", ".") for key in keys if key != _FIRST)
 
-    def _take(self, booted: Booted, key: str) -> Golden:
-        info = booted.info
-        problem = fit.unfit_memory(info.config) or fit.unfit_machine(
-            info.dir, info.config, booted.keys
-        )
+    def _take(self, vm: ReadyVM, key: str) -> Golden:
+        info = vm.info
+        problem = fit.unfit_memory(info.config) or fit.unfit_machine(info.dir, info.config, vm.keys)
         if problem is not None:
             raise HostError(
                 f"the state of {info.name} can't be saved",
@@ -89,33 +98,16 @@ class Snapshots:
             )
         try:
             with self._store.half(key) as folder:
-                return self._store.publish(
-                    bake(booted, self._host.limactl.env, folder, key, info.name)
-                )
+                return self._store.publish(bake(vm, self._host.limactl.env, folder, key, info.name))
         except OSError as error:
             raise LimaError(
                 f"the state of {info.name} could not be saved; the VM runs on", seen=str(error),
-                remedy=_remedy(error, self._host),
+                remedy=remedy(error, self._host),
             ) from error  # fmt: skip
 
 
-def wake_up(order: start.Order, golden: Golden) -> tuple[Boot, Booted]:
-    """Begin in a state that was kept, as only that will do.
-
-    Raises:
-        LimaError: It didn't wake up; the caller deletes what is left.
-    """
-    try:
-        return start.wake_up(order, golden)
-    except OSError as error:
-        raise StartError(
-            f"{order.name} could not resume from its saved state",
-            seen=str(error),
-            remedy=_remedy(error, order.host),
-        ) from error
-
-
-def _remedy(error: OSError, host: Host) -> str:
+def remedy(error: OSError, host: Host) -> str:
+    """What helps against what keeps a state from being saved, read or resumed."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"free disk space on the file system of {host.limactl.home}"
     if error.errno in (errno.EMFILE, errno.ENFILE):

@@ -202,7 +202,7 @@ def test_limas_keys_are_those_of_its_schema(limactl: Limactl) -> None:
 
 def apply(limactl: Limactl, *expressions: str, **spec: Any) -> Any:
     asked = machine_spec(set=expressions, **spec)
-    base = f"{IMAGES}param: {{size: '1'}}\nprobes: [{{script: $PARAM_size}}]\n"
+    base = f"{IMAGES}param: {{size: '1'}}\nprobes: [{{script: '#!/bin/sh\n\n# $PARAM_size'}}]\n"
     filled = template.fill("t", base, asked, vmtype="qemu", arch="x86_64")
     return edits.apply("t", filled, asked, Settings(), limactl, keys.LIMA_2_2)
 
@@ -213,6 +213,30 @@ def test_expressions_are_tried_by_limactls_own_yq(limactl: Limactl) -> None:
                    param={"size": 'a"b\n'})  # fmt: skip
     assert (result.proxied, result.certificates) == (True, ("/a.pem",))
     assert result.images[0]["digest"] == "sha256:0"
+
+
+@pytest.mark.parametrize(
+    ("expression", "own"),
+    [
+        ('.portForwards = [{"guestPort": 80, "hostPort": 8080}]', [8080]),
+        ('.portForwards += {"guestPort": 80, "hostPort": 8080} # it is', [8080]),
+        (".portForwards = null", []),
+        ("del(.portForwards)", []),
+        (".cpus = 3", []),
+    ],
+)
+def test_ports_that_nobody_asked_for_stay_in_the_guest(
+    limactl: Limactl, tmp_path: Path, expression: str, own: list[int]
+) -> None:
+    result = apply(limactl, expression, param={"size": "2"})
+    source = tmp_path / "vm.yaml"
+    source.write_text(result.text)
+    made = limactl.run("create", "--name=x", "--vm-type=qemu", *result.edits, str(source))
+    assert made.ok, made.stderr
+    after = lima_yaml.read("it", (limactl.home / "x" / "lima.yaml").read_text())
+    assert [rule["hostPort"] for rule in after["portForwards"][:-1]] == own
+    assert after["portForwards"][-1]["ignore"] is True
+    assert after["param"] == {"size": "2"}
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ def test_a_fake_file_system_is_the_tests_alone(pytester, fake_lima):
         def test_a_command(fs, lima):
             assert not Path("/proc").exists()
             assert lima.run("echo hello").stdout == "hello\\n"
-            assert lima.status == "Running"
+            assert lima.status() == "Running"
             assert "login:" in lima.console_log()
             assert not Path("/proc").exists()
 

@@ -43,14 +43,70 @@ def test_lima_fresh_is_of_the_marker_s_kind_and_marked(pytester: pytest.Pytester
     assert [call.command for call in fake_lima.calls()].count("create") == 2
 
 
-def test_lima_fresh_has_the_engines_of_the_run(pytester: pytest.Pytester, fake_lima):
+HAS = """
+import pytest
+from pytest_lima import LimaError
+
+def has(vm):
+    found = []
+    for engine, address in (("docker", "docker_host"), ("containerd", "containerd_address")):
+        try:
+            found.append(engine if getattr(vm, address) else "")
+        except LimaError:
+            pass
+    return found
+"""
+
+
+def test_lima_fresh_has_the_engines_of_its_test(pytester: pytest.Pytester, fake_lima):
     pytester.makepyfile(
-        """
-        def test_it(lima_fresh):
-            assert lima_fresh.docker_host.startswith("unix://")
-        """
+        HAS
+        + """
+def test_of_another(lima_docker_host): pass
+
+def test_none(lima_fresh):
+    assert has(lima_fresh) == []
+
+def test_by_fixture(lima_fresh, lima_docker_host):
+    assert has(lima_fresh) == ["docker"]
+    assert lima_fresh.docker_host != lima_docker_host
+
+@pytest.fixture
+def by_name(request):
+    return request.getfixturevalue("lima_containerd_address")
+
+def test_by_name(lima_fresh, by_name):
+    assert has(lima_fresh) == ["containerd"]
+
+@pytest.mark.lima(engine="both")
+def test_by_marker(lima_fresh):
+    assert has(lima_fresh) == ["docker", "containerd"]
+
+@pytest.mark.lima(engine="rkt")
+def test_wrong(lima_fresh): pass
+"""
     )
-    pytester.runpytest("--lima-engine=docker").assert_outcomes(passed=1)
+    result = pytester.runpytest("-rN")
+    result.assert_outcomes(passed=5, errors=1)
+    result.stdout.fnmatch_lines(
+        ["*TemplateError: @pytest.mark.lima: engine='rkt' is not accepted*"]
+    )
+    fake_lima.assert_clean()
+
+
+def test_lima_fresh_has_the_engines_that_the_option_names(pytester: pytest.Pytester, fake_lima):
+    pytester.makepyfile(
+        HAS
+        + """
+def test_it(lima_fresh):
+    assert has(lima_fresh) == ["docker"]
+
+@pytest.mark.lima(engine="none")
+def test_its_own(lima_fresh):
+    assert has(lima_fresh) == []
+"""
+    )
+    pytester.runpytest("--lima-engine=docker").assert_outcomes(passed=2)
 
 
 def test_fresh_resets_before_each_test_and_keeps_the_object(pytester: pytest.Pytester, fake_lima):

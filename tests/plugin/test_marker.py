@@ -14,7 +14,7 @@ def test_closest_wins_and_specs_are_grouped(pytester, fake_lima):
         def follower(lima):
             print(f"follows {lima.cpus} {lima.memory}")
             yield lima.name
-            print(f"leaves {lima.status}")
+            print(f"leaves {lima.status()}")
 
         @pytest.fixture
         def alive(lima):
@@ -108,6 +108,8 @@ WRONG = {
     "provision=7 is not accepted; expected a string or a list of strings": "provision=7",
     "param=['A=1'] is not accepted; expected a mapping": "param=['A=1']",
     "expected a mapping": "overrides=['cpus']",
+    "engine='dokcer' is not accepted; expected one of docker, containerd, both, none (did you mean "
+    "docker?)": "engine='dokcer'",
 }
 
 

@@ -78,7 +78,7 @@ RECREATED = """
 
     def kill(lima):
         os.kill(int((lima.dir / "qemu.pid").read_text()), 9)
-        while lima.cause_of_death() is None:
+        while lima._cause_of_death() is None:
             time.sleep(0.01)
 
     def test_kills(lima, name, lima_docker_host):

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_lima import errors
 from pytest_lima.errors import CommandError, CommandTimeoutError, LimaError, StartError
-from pytest_lima.guest.commands import CommandResult
+from pytest_lima.results import CommandResult
 
 KINDS = [
     kind for kind in vars(errors).values() if inspect.isclass(kind) and issubclass(kind, LimaError)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from pytest_lima.errors import (
     InstanceDiedError,
     LimaError,
 )
-from pytest_lima.guest import readiness
+from pytest_lima.guest import commands, readiness
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +34,7 @@ def test_what_it_knows_of_itself(vm, fake_lima) -> None:
     assert vm.dir == fake_lima.home / vm.name
     assert vm.run("whoami").stdout == f"{vm.user}\n"
     assert vm.boot_seconds > 0
-    assert vm.status == "Running"
+    assert vm.status() == "Running"
     assert repr(vm) == f"<Instance {vm.name} qemu {vm.arch}>"
     assert "Linux version" in vm.console_log()
     assert vm.limactl("list", "--format=json", vm.name).ok
@@ -80,7 +81,14 @@ def test_commands_and_files(vm, tmp_path) -> None:
     assert vm.read_bytes("/tmp/bytes") == b"\xff"
     with pytest.raises(UnicodeDecodeError):
         vm.read_text("/tmp/bytes")
+    vm.write_text("/etc/app.conf", "ü", user="root", mode=0o600)
+    assert vm.run("cat /etc/app.conf; stat -c %a /etc/app.conf").stdout == "ü600\n"
     vm.get("/tmp/text", str(tmp_path / "back"))
+    vm.put(str(tmp_path / "back"), "/etc/again", user="root")
+    assert vm.read_text("/etc/again") == "ü"
+    with pytest.raises(LimaError, match="write /etc/x as ghost in the guest failed") as caught:
+        vm.write_bytes("/etc/x", b"x", user="ghost")
+    assert caught.value.seen == "sudo: unknown user ghost"
     vm.put(str(tmp_path / "back"), "/tmp/again")
     assert vm.read_text("/tmp/again") == "ü"
 
@@ -96,6 +104,13 @@ def test_commands_and_files(vm, tmp_path) -> None:
     assert sorted(outputs) == sorted(f"{n}\n" for n in range(12))
 
 
+def test_run_has_all_that_says_how_a_command_is_run() -> None:
+    shown = inspect.signature(Instance.run).parameters
+    assert list(shown) == ["self", "command", "check", *commands.Options.__annotations__]
+    defaults = [shown[name].default for name in commands.Options.__annotations__]
+    assert defaults == [60.0, None, None, None, None, None]
+
+
 def test_a_connection_that_broke_is_made_again_and_a_vm_that_died_is_named(vm, fake_lima) -> None:
     vm.run("true")
     vm._link.get().close()
@@ -103,8 +118,8 @@ def test_a_connection_that_broke_is_made_again_and_a_vm_that_died_is_named(vm, f
     forward = Path(vm.docker_host.removeprefix("unix://"))
     vm.disconnect()
     assert not forward.exists()
-    assert vm._booted.starting.poll() is not None
-    assert vm.status == "Running"
+    assert vm._ready.starting.poll() is not None
+    assert vm.status() == "Running"
     vm.disconnect()
     assert vm.run("echo back").stdout == "back\n"
 
@@ -113,13 +128,13 @@ def test_a_connection_that_broke_is_made_again_and_a_vm_that_died_is_named(vm, f
                 lambda: vm.put(Path(__file__), "/tmp/x")):  # fmt: skip
         with pytest.raises(InstanceDiedError, match=f"the VM {vm.name} has died"):
             use()
-    assert vm.status == "Stopped"
+    assert vm.status() == "Stopped"
     vm.limactl("delete", "--force", vm.name)
-    assert vm.status == "Gone"
+    assert vm.status() == "Gone"
 
 
 def test_after_a_reboot_it_is_the_same(vm, monkeypatch) -> None:
-    host, before = vm.docker_host, vm._booted.connection
+    host, before = vm.docker_host, vm._ready.connection
     seconds = vm.boot_seconds
     vm.reboot()
     assert not before.alive
@@ -132,7 +147,7 @@ def test_after_a_reboot_it_is_the_same(vm, monkeypatch) -> None:
         booted.connection.close()  # type: ignore[attr-defined]
         raise LimaError("it failed")
 
-    monkeypatch.setattr(vm._boot, "reboot", fails)
+    monkeypatch.setattr(vm._owner, "reboot", fails)
     with pytest.raises(LimaError, match="it failed"):
         vm.reboot()
     assert vm.run("echo still").stdout == "still\n"

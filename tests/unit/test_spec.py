@@ -1,16 +1,36 @@
 from __future__ import annotations
 
+import inspect
 import math
+from typing import get_type_hints
 
 import pytest
 
 from pytest_lima.errors import TemplateError
 from pytest_lima.settings import Settings
-from pytest_lima.spec import MachineSpec, canonical, machine_spec
+from pytest_lima.spec import MachineArguments, MachineSpec, canonical, machine_spec
 
 
 def test_nothing_asked_for_is_the_empty_spec() -> None:
     assert machine_spec() == MachineSpec()
+
+
+def test_editors_and_type_checkers_know_the_arguments() -> None:
+    """What `lima_factory` and `lima_instance` pass on is just what makes a spec."""
+    taken = get_type_hints(machine_spec)
+    del taken["return"]
+    assert get_type_hints(MachineArguments) == taken
+    kinds = {one.kind for one in inspect.signature(machine_spec).parameters.values()}
+    assert kinds == {inspect.Parameter.KEYWORD_ONLY}
+
+
+def test_sizes_are_what_an_instance_will_have() -> None:
+    """MiB, whoever gave them in what unit."""
+    for size in (1.5, "1.5", "1.5GiB", "1536MiB"):
+        assert (machine_spec(memory=size).memory, machine_spec(disk=size).disk) == (1536, 1536)
+    assert machine_spec(memory=0.0001).memory == 1  # 0 would leave it open
+    filled = machine_spec().filled(Settings(memory=0.5, disk=3.0), "t", {})
+    assert (filled.memory, filled.disk) == (512, 3072)
 
 
 def test_specs_that_mean_the_same_are_equal() -> None:
@@ -98,7 +118,7 @@ OPTIONS = Settings(
 def test_what_a_spec_leaves_open_comes_from_the_options() -> None:
     filled = machine_spec().filled(OPTIONS, "template:debian", {"x": 1})
     assert filled == MachineSpec(
-        template="template:debian", vmtype="qemu", arch="x86_64", cpus=2, memory=2.0, disk=8.0,
+        template="template:debian", vmtype="qemu", arch="x86_64", cpus=2, memory=2048, disk=8192,
         mounts=("/srv",), set=(".a = 1",), param=(("A", "option"), ("B", "option")),
         overrides='{"x": 1}',
     )  # fmt: skip
@@ -111,7 +131,7 @@ def test_what_a_spec_says_stays() -> None:
     )  # fmt: skip
     filled = spec.filled(OPTIONS, "template:debian", {"x": 1})
     assert (filled.template, filled.vmtype, filled.arch) == ("t", "vz", "aarch64")
-    assert (filled.cpus, filled.memory, filled.disk) == (1, 1.0, 4.0)
+    assert (filled.cpus, filled.memory, filled.disk) == (1, 1024, 4096)
     assert (filled.mounts, filled.provision) == (("/mnt:w",), ("true",))
     assert filled.overrides == '{"y": 2}'
     # Edits add up, the spec's last so that they win; params merge.

@@ -26,6 +26,7 @@ provision:
     systemctl start docker.service
 """
 _NAMED = {"ubuntu-lts": _IMAGES, "debian": _IMAGES, "docker-rootful": _IMAGES + _DOCKER}
+_MOVED = re.compile(r"del\(\.portForwards\[\] \| select\(.*\)\) \| \.portForwards \+= (\[.*\])")
 _ASSIGNMENT = re.compile(r"\.([A-Za-z]+(?:\.[A-Za-z]+|\[\d+\])*)\s*=\s*(.+)")
 _UNITS = {"MiB": 1024**2, "GiB": 1024**3}
 
@@ -116,7 +117,13 @@ def edit(text: str, expressions: Sequence[str]) -> str:
 
 
 def _assign(config: dict[str, Any], expression: str) -> None:
-    """Plain assignments are all the yq there is in here."""
+    """Plain assignments are all the yq there is in here, and one rule that is moved to the end."""
+    moved = _MOVED.fullmatch(expression)
+    if moved:
+        [rule] = json.loads(moved[1])
+        rules = config.get("portForwards") or []
+        config["portForwards"] = [*(one for one in rules if one != rule), rule]
+        return
     match = _ASSIGNMENT.fullmatch(expression.strip())
     if match is None and not expression.startswith("."):
         raise ValueError(f"1:1: lexer: invalid input text {json.dumps(expression)}")

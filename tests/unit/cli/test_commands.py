@@ -14,7 +14,7 @@ from pytest_lima.cli import main
 from pytest_lima.errors import CleanupError
 from pytest_lima.guest.identity import Kept
 from pytest_lima.ownership.ledger import Ledger
-from pytest_lima.ownership.record import READY
+from pytest_lima.ownership.record import State
 from pytest_lima.warm.golden import Golden
 from pytest_lima.warm.store import Store
 
@@ -31,7 +31,7 @@ def orphan(name: str) -> None:
     record = ledger.read(name)
     assert record is not None
     dead = replace(record.owner, started=1.0)
-    ledger.write(replace(record, owner=dead, starter=dead, leases=(), state=READY))
+    ledger.write(replace(record, owner=dead, starter=dead, leases=(), state=State.READY))
 
 
 def test_with_nothing_there(fake_lima, capsys) -> None:
@@ -49,7 +49,7 @@ def test_list_says_who_owns_and_who_uses_what(fake_lima, capsys) -> None:
         heading, row = capsys.readouterr().out.splitlines()
         assert heading.split() == ["NAME", "STATE", "VM", "OWNER", "USERS", "WHAT"]
         assert row.split()[:5] == [vm.name, "ready", "running", str(os.getpid()), str(os.getpid())]
-        assert "cpus 2, memory 1.0" in row
+        assert "cpus 2, memory 1024 MiB" in row
         assert main(["list", "--json"]) == 0
         [entry] = lines(capsys)
         assert (entry["name"], entry["users"], entry["orphan"]) == (vm.name, [os.getpid()], False)

@@ -111,6 +111,11 @@ def test_names_of_users(name: str) -> None:
     assert arguments.user(name) == name
 
 
+@pytest.mark.parametrize("mode", [0, 0o600, 0o755, 0o4755, 0o6777, None])
+def test_modes_of_files(mode: int | None) -> None:
+    assert arguments.mode(mode) == mode
+
+
 @pytest.mark.parametrize(
     ("use", "kind", "words"),
     [
@@ -132,6 +137,28 @@ def test_names_of_users(name: str) -> None:
         (lambda vm: vm.write_text("/x", b"bytes"), TypeError, "text is of type bytes"),
         (lambda vm: vm.write_text("/x", "a\udc80"), ValueError, "text has .* at 1"),
         (lambda vm: vm.write_text("", "a"), ValueError, "remote is empty"),
+        (lambda vm: vm.write_text("/x", "a", user=""), ValueError, "user is ''"),
+        (lambda vm: vm.write_text("/x", "a", user=0), TypeError, "user is of type int"),
+        (
+            lambda vm: vm.write_bytes("/x", b"", mode="0644"),
+            TypeError,
+            "mode is of type str; expected",
+        ),
+        (lambda vm: vm.write_bytes("/x", b"", mode=True), TypeError, "mode is of type bool"),
+        (
+            lambda vm: vm.write_text("/x", "a", mode=644),
+            ValueError,
+            "mode is 644; .* octal",
+        ),
+        (lambda vm: vm.write_text("/x", "a", mode=-1), ValueError, "mode is -1"),
+        (lambda vm: vm.write_text("/x", "a", mode=0o10644), ValueError, "mode is 4516"),
+        (lambda vm: vm.put(__file__, "/x", user="a b"), ValueError, "user is 'a b'"),
+        (lambda vm: vm.put(__file__, "/x", mode=0.5), TypeError, "mode is of type float"),
+        (
+            lambda vm: vm.put("/etc", "/x", mode=0o755),
+            ValueError,
+            "mode is given and /etc is a dir",
+        ),
         (lambda vm: vm.reboot(0), ValueError, "timeout is 0"),
         (lambda vm: vm.reboot("5"), TypeError, "timeout is of type str"),
         (lambda vm: vm.limactl("list", 5), TypeError, r"args\[1\] is of type int"),

@@ -60,6 +60,14 @@ def test_a_clock_that_cannot_be_set(connection, date) -> None:
         correct(connection)
 
 
+def test_a_guest_that_answers_slowly_is_not_taken_for_one_whose_clock_is_off(
+    connection, tool
+) -> None:
+    """It answers at the end of a round trip that is long: right, as far as one can see."""
+    tool("date", 'case "$*" in -u*-s*) ;; *) sleep 2.4; exec /usr/bin/date "$@" ;; esac')
+    correct(connection)
+
+
 def test_a_date_without_nanoseconds(connection, date) -> None:
     date(0, nanoseconds=False)
     correct(connection)

@@ -6,7 +6,7 @@ import pytest
 
 from pytest_lima.errors import CommandError, ReadyTimeoutError
 from pytest_lima.guest import power
-from pytest_lima.guest.commands import CommandResult
+from pytest_lima.results import CommandResult
 
 
 class Closable:

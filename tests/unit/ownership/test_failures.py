@@ -16,11 +16,11 @@ from pytest_lima.errors import (
     ProvisionError,
     TemplateError,
 )
-from pytest_lima.guest.commands import CommandResult
 from pytest_lima.lima import identity
 from pytest_lima.lima.identity import this_process
 from pytest_lima.ownership import failures
 from pytest_lima.ownership.record import Record
+from pytest_lima.results import CommandResult
 
 MINE = this_process()
 RECORD = Record("pl-1", "/h", "limactl", "key", "run", MINE, MINE, label="gw3")

@@ -15,7 +15,7 @@ from pytest_lima.observer import Observer
 from pytest_lima.ownership import standby as module
 from pytest_lima.ownership.facts import fits_beside
 from pytest_lima.ownership.standby import Standby
-from pytest_lima.ownership.starting import Order
+from pytest_lima.request import StartRequest
 
 if TYPE_CHECKING:
     from conftest import Recorder
@@ -25,10 +25,10 @@ class Vm:
     def __init__(self, name: str) -> None:
         self.name = name
         self.dir = Path("/nowhere")
-        self.booted = SimpleNamespace(starting=None)
+        self._ready = SimpleNamespace(starting=None)
         self.did: list[str] = []
 
-    def detach(self) -> None:
+    def _detach(self) -> None:
         self.did.append("detach")
 
     def disconnect(self) -> None:
@@ -47,10 +47,10 @@ class Makers:
         self.fails: Exception | None = None
         self.wake_fails: Exception | None = None
 
-    def __call__(self, observer: Observer) -> Any:
+    def telling(self, observer: Observer) -> Any:
         self.observer = observer
 
-        def spare(order: Order) -> Vm | None:
+        def spare(order: StartRequest) -> Vm | None:
             self.names.append(order.name)
             observer.phase(order.name, "resuming")
             observer.warn("a warning from aside")
@@ -67,7 +67,7 @@ class Makers:
 
         return SimpleNamespace(spare=spare)
 
-    def wake(self, order: Order, vm: Any) -> None:
+    def wake(self, order: StartRequest, vm: Any) -> None:
         vm.did.append("wake")
         if self.wake_fails:
             raise self.wake_fails
@@ -96,15 +96,15 @@ def standby(
 ) -> Standby:  # fmt: skip
     monkeypatch.setattr(module, "_order_monitor", lambda vm, command: vm.did.append(command))
 
-    def adopt(order: Order, vm: Any) -> None:
+    def adopt(order: StartRequest, vm: Any) -> None:
         adopted.append((order.name, vm))
 
-    return Standby(2, makers, makers.wake, adopt, discarded.append, observer)
+    return Standby(2, cast("Any", makers), makers.wake, adopt, discarded.append, observer)
 
 
-def order(key: str = "k1", text: str = "") -> Order:
+def order(key: str = "k1", text: str = "") -> StartRequest:
     filled: Any = SimpleNamespace(key=key, text=text)
-    return Order(cast("Any", None), "pl-asked", cast("Any", None), filled, 60)
+    return StartRequest(cast("Any", None), "pl-asked", cast("Any", None), filled, 60)
 
 
 def test_one_that_stands_still_is_taken(
@@ -150,12 +150,12 @@ def test_one_that_isn_t_ready_yet_is_waited_for_and_never_stands_still(
     # Lima is still looking into it, which would be waited for before it stands still.
     monkeypatch.setattr(module, "_LOOK", 0.01)
     busy = SimpleNamespace(poll=lambda: None)
-    monkeypatch.setattr(Vm, "detach", lambda vm: pytest.fail("it was let go of"))
+    monkeypatch.setattr(Vm, "_detach", lambda vm: pytest.fail("it was let go of"))
     init = Vm.__init__
 
     def with_lima(vm: Vm, name: str) -> None:
         init(vm, name)
-        vm.booted = SimpleNamespace(starting=busy)
+        vm._ready = SimpleNamespace(starting=busy)
 
     monkeypatch.setattr(Vm, "__init__", with_lima)
     threading.Timer(0.2, makers.may_go_on.set).start()
@@ -228,7 +228,12 @@ def test_what_can_t_be_removed_is_told_and_tried_again(
 
     discard: list[Callable[[str], None]] = [fails]
     standby = Standby(
-        1, makers, makers.wake, lambda *_: None, lambda name: discard[0](name), observer
+        1,
+        cast("Any", makers),
+        makers.wake,
+        lambda *_: None,
+        lambda name: discard[0](name),
+        observer,
     )
     standby.fill(order(), 1)
     [problem] = standby.close()
