@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_lima import InstanceDiedError
+from pytest_lima import Instance, InstanceDiedError
 
 if TYPE_CHECKING:
     from conftest import Run
@@ -34,9 +34,8 @@ def test_four_workers_share_one_vm(a_run: Callable[..., Run], tmp_path: Path) ->
     run.assert_nothing_left()
 
 
-@pytest.mark.lima(provision="true # a VM of its own, to be killed")
-@pytest.mark.parametrize("how", ["panic"])
-def test_a_panic_is_told_to_a_running_command(lima, how) -> None:
+def test_a_panic_is_reported_to_a_running_command(lima_fresh: Instance) -> None:
+    lima = lima_fresh
     crash = "sleep 1; echo 1 >/proc/sys/kernel/sysrq; echo c >/proc/sysrq-trigger"
     threading.Thread(
         target=lambda: lima.run(f"nohup sh -c '{crash}' >/dev/null 2>&1 &", user="root")
@@ -50,8 +49,8 @@ def test_a_panic_is_told_to_a_running_command(lima, how) -> None:
     assert time.monotonic() - begun < 2
 
 
-@pytest.mark.lima(provision="true # another of its own, to be killed")
-def test_a_killed_qemu_is_told_to_a_running_command(lima) -> None:
+def test_a_killed_qemu_is_reported_to_a_running_command(lima_fresh: Instance) -> None:
+    lima = lima_fresh
     pid = int((lima.dir / "qemu.pid").read_text())
     killed: list[float] = []
 
