@@ -162,7 +162,7 @@ class Boot:
         port = self._ssh_port(waiting)
         info = self._host.limactl.inspect(self._name)
         if info is None:
-            raise StartError(f"limactl does not know {self._name} any more")
+            raise StartError(f"limactl no longer knows {self._name}")
         return info, self._address(port, info.user)
 
     def _ssh_port(self, waiting: Waiting) -> int:
@@ -249,7 +249,7 @@ class Boot:
     def _check_alive(self) -> None:
         if panic := evidence.panic(self._dir):
             raise StartError(f"the kernel of {self._name} has panicked", seen=panic,
-                             remedy="see its console in the log; try another image")  # fmt: skip
+                             remedy="the log has its console; try another image")  # fmt: skip
         stopped = evidence.accelerator_failure(self._dir) or self._standstill.cause()
         status = self._events.read()
         code = self._child.poll() if self._child else None
@@ -263,5 +263,5 @@ class Boot:
             f"the VM {self._name} did not start",
             ran=f"limactl start {self._name}",
             seen=seen,
-            remedy=causes.remedy(seen, "see what the host agent and QEMU say in the log"),
+            remedy=causes.remedy(seen, "the log has the messages of the host agent and QEMU"),
         )

@@ -1,6 +1,6 @@
-"""Every error pytest-lima raises.
+"""Every error that pytest-lima raises.
 
-One root, so that ``except LimaError`` catches whatever the engine reports:
+All have one root, so that ``except LimaError`` catches all of them:
 
     LimaError
     ├── LimactlMissingError      no limactl to run
@@ -11,16 +11,16 @@ One root, so that ``except LimaError`` catches whatever the engine reports:
     │   └── AcceleratorError     its accelerator can't run it
     ├── ProvisionError           the VM is up, but cloud-init or a provision script failed
     ├── ReadyTimeoutError        the VM was not ready before the deadline
-    ├── ConnectionLostError      SSH to the guest can't be had any more
+    ├── ConnectionLostError      the SSH connection to the guest is lost
     ├── HostKeyError             the guest's SSH host key is not the pinned one
     ├── CommandError             a command in the guest returned non-zero
     ├── CommandTimeoutError      a command in the guest did not end in time
     ├── WaitTimeoutError         a condition in the guest did not come true in time
-    ├── InstanceDiedError        the VM or its host agent is gone
+    ├── InstanceDiedError        the VM or its host agent died
     └── CleanupError             something could not be deleted
 
-A failed session fixture repeats its error for each test, so an error is five lines at
-most: what happened, what was run, what was seen, what to do, and the file with the rest.
+A failed session fixture repeats its error for each test, so an error has five lines at
+most: what happened, what was run, what was seen, what to do, and the log with the rest.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _KILLED = 128 + 9
 
 
 class LimaError(Exception):
-    """Root of the errors; its text is for the person reading a CI log.
+    """Root of the errors. Its text is for the reader of a CI log.
 
     Attributes:
         what: What happened, one line.
         ran: The command or call that was made.
-        seen: What was observed, shortened to one line of 600 characters.
-        remedy: What the reader can do about it.
+        seen: What was observed; printed as one line of at most 600 characters.
+        remedy: What the reader can do.
         log: The file that holds the full evidence.
     """
 
@@ -116,7 +116,7 @@ class ReadyTimeoutError(LimaError):
 
 
 class ConnectionLostError(LimaError):
-    """SSH to the guest can't be had any more."""
+    """The SSH connection to the guest is lost."""
 
 
 class HostKeyError(LimaError):
@@ -135,8 +135,7 @@ class CommandError(LimaError):
             f"the command returned {result.returncode} after {result.duration:.1f} s",
             ran=result.command,
             seen=_tail(result.stderr) or _tail(result.stdout) or "no output",
-            remedy="it was killed; if by the guest's OOM killer, which its console tells, the VM "
-            "needs more memory"
+            remedy="if the console shows that the guest's OOM killer did it, raise the VM's memory"
             if result.returncode == _KILLED
             else None,
         )
@@ -147,7 +146,7 @@ class CommandTimeoutError(LimaError):
     """A command in the guest did not end in time; its process group was killed.
 
     Attributes:
-        stdout: What the command had printed until then.
+        stdout: What the command printed until then.
         stderr: The same for standard error.
     """
 
@@ -162,9 +161,9 @@ class CommandTimeoutError(LimaError):
         startup: str | None = None,
         sent: bool = True,
     ) -> None:
-        """``startup`` is what the login shell had printed where it never came to the command.
+        """``startup`` is what the login shell printed, if it never reached the command.
 
-        Where it was not ``sent``, the login before it has taken all of the time.
+        If it was not ``sent``, the login before it took all of the time.
         """
         what = f"the command did not end within {timeout:g} s"
         remedy = "raise timeout= if it needs longer"
@@ -175,10 +174,10 @@ class CommandTimeoutError(LimaError):
                 "as the connection has to be made again"
             )
         elif startup is not None:
-            what += ": the login shell had not begun it"
+            what += ": the login shell had not started it"
             remedy += (
-                ", and see what the user's startup files in the guest wait for (~/.bashrc, "
-                "/etc/profile.d and the like); it does not begin any more"
+                ", and check what the user's startup files in the guest wait for (~/.bashrc, "
+                "/etc/profile.d and the like); the command will not start any more"
             )
         elif not killed:
             remedy = "its process group could not be killed and may still run in the guest"
@@ -197,11 +196,11 @@ class WaitTimeoutError(LimaError):
 
 
 class InstanceDiedError(LimaError):
-    """The VM or its host agent is gone."""
+    """The VM or its host agent died."""
 
 
 class CleanupError(LimaError):
-    """Something of ours could not be deleted."""
+    """Something that pytest-lima made could not be deleted."""
 
 
 def _one_line(text: str) -> str:

@@ -1,4 +1,4 @@
-"""``Instance``: what a test author holds. No policy: others decide when it is made and ends."""
+"""``Instance``: the VM that a test author uses. Other modules decide when it starts and ends."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from pytest_lima.results import CommandResult
 class Instance(Machine):
     """A running Linux VM that is ready: provisioned, reachable, its engines answering.
 
-    Use it from as many threads as you like: commands and files go side by side, what changes the
-    VM goes one after another. And in forked children, where it can't be rebooted, reset, kept,
-    restored or cloned. Paths in the guest and on the host are texts or path objects. An argument
-    that can't be meant is a TypeError or a ValueError before anything is sent.
+    Any number of threads may use it: commands and files run in parallel, changes of the VM one
+    after another. Forked children may use it too, but can't reboot, reset, snapshot, restore or
+    clone it. Paths in the guest and on the host are strings or path objects. A bad argument raises
+    a TypeError or a ValueError before anything is sent.
 
     Attributes:
         name: Lima's name of the instance.
         vmtype: ``qemu`` or ``vz``.
         arch: ``x86_64``, ``aarch64``, …
         cpus: Number of virtual CPUs.
-        memory: MiB; what was asked for as 2 or ``"2GiB"`` is 2048.
-        dir: The instance's folder on the host.
-        user: The guest's login user; may use ``sudo`` without a password.
+        memory: MiB; a request for 2 or ``"2GiB"`` is 2048.
+        dir: The instance's directory on the host.
+        user: The guest's login user, who may use ``sudo`` without a password.
         ssh_port: Port on 127.0.0.1 of the guest's sshd.
-        boot_seconds: How long the last boot took until ready.
+        boot_seconds: How long the VM took to become ready at its last boot.
     """
 
     def __repr__(self) -> str:
@@ -44,15 +44,15 @@ class Instance(Machine):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            f"{self!r} can't be pickled or copied: it holds a connection. Fork the process that is "
-            "to use it, or pass on its ssh_config, docker_host or name"
+            f"{self!r} can't be pickled or copied, as it holds a connection. Fork the process that "
+            "needs it, or pass its ssh_config, docker_host or name"
         )
 
     @realfiles.aside()
     def status(self) -> str:
-        """Lima's word for its state: ``Running``, ``Stopped``, ``Broken``; ``Gone`` if deleted.
+        """Lima's status of it: ``Running``, ``Stopped``, ``Broken``; ``Gone`` if deleted.
 
-        limactl is asked each time.
+        Each call runs limactl.
         """
         info = self._ready.request.host.limactl.inspect(self.name)
         return info.status if info else "Gone"
@@ -60,7 +60,7 @@ class Instance(Machine):
     @property
     @realfiles.aside()
     def ssh_config(self) -> Path:
-        """A file for ``ssh -F FILE lima-NAME``, with the pinned host key."""
+        """Path of a config file for ``ssh -F FILE lima-NAME``, with the pinned host key."""
         path = self.dir / "pl" / "ssh_config"
         text = sockets.ssh_config(self._ready.address, path.parent)
         if not path.exists() or path.read_text() != text:
@@ -69,7 +69,7 @@ class Instance(Machine):
 
     @property
     def docker_host(self) -> str:
-        """``unix://`` address of the guest's Docker on this host, for ``DOCKER_HOST``.
+        """Address of the guest's Docker on this host, ``unix://…``, for ``DOCKER_HOST``.
 
         Raises:
             LimaError: The instance was started without docker.
@@ -78,7 +78,7 @@ class Instance(Machine):
 
     @property
     def containerd_address(self) -> str:
-        """Path of containerd's socket on this host, for ``CONTAINERD_ADDRESS``.
+        """Path on this host of the guest's containerd socket, for ``CONTAINERD_ADDRESS``.
 
         Raises:
             LimaError: The instance was started without containerd.
@@ -100,26 +100,26 @@ class Instance(Machine):
         """Run a command in the guest and wait for its end.
 
         Args:
-            command: A text is a line for the login user's shell; a list is an argv of texts and
-                paths, quoted.
-            check: Raise when it returns other than 0.
-            timeout: Seconds above 0, a login that is needed first included; then its whole
-                session is killed in the guest. So it is when anything else ends the call: Ctrl-C,
-                for one, or what ``on_output`` raises.
-            input: Standard input; none is an empty one.
-            env: Environment variables to set; texts, paths or numbers.
-            cwd: Directory to run in; the user's home by default.
-            user: Run as this user, by way of sudo; ``"root"``, for one.
-            on_output: Called with ``"stdout"`` or ``"stderr"`` and the bytes as they come.
+            command: A string is run by the login shell; a list of strings and paths is quoted
+                item by item.
+            check: Raise an error if the command doesn't return 0.
+            timeout: Seconds, more than 0, including a login that is needed first. Then the
+                command's whole session is killed in the guest, as when anything else ends the
+                call, such as Ctrl-C or an error in ``on_output``.
+            input: Standard input, empty by default.
+            env: Environment variables to set: strings, paths or numbers.
+            cwd: Directory to run in, by default the user's home.
+            user: Run as this user with sudo, such as ``"root"``.
+            on_output: Called with ``"stdout"`` or ``"stderr"`` and each chunk of bytes.
 
         Raises:
-            TypeError: An argument of another type.
-            ValueError: One that can't be passed to a command: empty, or with a NUL, for two.
-            CommandError: ``check``, and it returned other than 0.
-            CommandTimeoutError: It took longer than ``timeout``; holds the output until then.
+            TypeError: An argument has a wrong type.
+            ValueError: An argument can't be passed to a command, such as an empty string or a NUL.
+            CommandError: With ``check``, the command didn't return 0.
+            CommandTimeoutError: The command took longer than ``timeout``; has its output.
             ConnectionLostError: The connection broke; whether the command ran is unknown.
-            InstanceDiedError: The VM is gone.
-            LimaError: It didn't run, as startup files in the guest kept it from that.
+            InstanceDiedError: The VM died.
+            LimaError: Startup files in the guest kept the command from running.
         """
         order = commands.order(command, timeout=timeout, input=input, env=env, cwd=cwd,
                                user=user, on_output=on_output)  # fmt: skip
@@ -139,20 +139,20 @@ class Instance(Machine):
         user: str | None = None,
         mode: int | None = None,
     ) -> None:
-        """Copy a file, or a directory's contents as one stream, to the guest.
+        """Copy a file, or the contents of a directory, to the guest.
 
         Args:
-            local: What is copied.
-            remote: Where to; for a directory's contents it is made if it isn't there.
-            user: Whose the file, or all of the directory's contents, will be. It is written by
-                this user's rights, by way of sudo. By default the login user.
-            mode: Permissions of the file, such as ``0o600``; by default those of ``local``. A
-                directory takes none: all in it keeps its own.
+            local: The file or the directory.
+            remote: The path in the guest. For a directory, it is created if it doesn't exist.
+            user: Owner of the file, or of all contents of the directory. It is written as this
+                user with sudo. The default is the login user.
+            mode: Permissions of the file, such as ``0o600``. The default is those of ``local``.
+                Not for a directory, whose files and directories keep theirs.
 
         Raises:
-            TypeError: An argument of another type.
-            ValueError: One that can't be meant, such as a mode for a directory.
-            LimaError: There is no such file, or the guest refused, or took 600 s for a directory.
+            TypeError: An argument has a wrong type.
+            ValueError: An argument is not valid, such as a mode for a directory.
+            LimaError: ``local`` doesn't exist, the guest refused it, or a directory took 600 s.
             OSError: ``local`` can't be read.
         """
         source, target = arguments.local(local), arguments.path(remote)
@@ -162,12 +162,12 @@ class Instance(Machine):
             files.put(connection, source, target, user=owner, mode=permissions)
 
     def get(self, remote: GuestPath, local: os.PathLike[str] | str) -> None:
-        """Copy a file, or a directory's contents as one stream, from the guest.
+        """Copy a file, or the contents of a directory, from the guest.
 
-        Only regular files and directories, at most 4 GiB and 100,000 files.
+        Only regular files and directories are copied, at most 4 GiB and 100,000 files.
 
         Raises:
-            LimaError: It can't be read, is more than that, or takes more than 600 s.
+            LimaError: ``remote`` can't be read, exceeds these limits, or takes over 600 s.
             OSError: ``local`` can't be written.
         """
         source, target = arguments.path(remote), arguments.local(local)
@@ -178,7 +178,7 @@ class Instance(Machine):
         """The contents of a file in the guest.
 
         Raises:
-            LimaError: It can't be read.
+            LimaError: The file can't be read.
         """
         source = arguments.path(remote)
         with self._connection() as connection:
@@ -188,8 +188,8 @@ class Instance(Machine):
         """The contents of a UTF-8 file in the guest.
 
         Raises:
-            LimaError: It can't be read.
-            UnicodeDecodeError: It isn't UTF-8.
+            LimaError: The file can't be read.
+            UnicodeDecodeError: The file isn't UTF-8.
         """
         return self.read_bytes(remote).decode()
 
@@ -204,17 +204,17 @@ class Instance(Machine):
         """Write a file in the guest.
 
         Args:
-            remote: Its path; a symlink there leads to the file.
-            data: Its contents.
-            user: Whose it will be. It is written by this user's rights, by way of sudo;
-                ``"root"`` may write anywhere. By default it is written as the login user.
-            mode: Its permissions, such as ``0o600``. Nobody sees it with others: a new file takes
-                the place of the old one. By default a file that is there keeps its own.
+            remote: Path of the file. A symlink is followed.
+            data: The contents.
+            user: Owner of the file. It is written as this user with sudo; ``"root"`` may write
+                anywhere. The default is the login user.
+            mode: Permissions of the file, such as ``0o600``. It never has other ones: a new file
+                replaces the old one. By default, an existing file keeps its own.
 
         Raises:
-            TypeError: An argument of another type.
-            ValueError: One that can't be meant.
-            LimaError: The guest refused.
+            TypeError: An argument has a wrong type.
+            ValueError: An argument is not valid.
+            LimaError: The guest refused it.
         """
         target, checked = arguments.path(remote), bytes(arguments.data(data, "data"))
         owner, permissions = arguments.user(user), arguments.mode(mode)
@@ -224,35 +224,35 @@ class Instance(Machine):
     def write_text(
         self, remote: GuestPath, text: str, *, user: str | None = None, mode: int | None = None
     ) -> None:
-        """Write a file in the guest as UTF-8; otherwise as `write_bytes` does.
+        """Write a file in the guest as UTF-8. Otherwise like `write_bytes`.
 
         Raises:
-            TypeError: An argument of another type.
-            ValueError: One that can't be meant.
-            LimaError: The guest refused.
+            TypeError: An argument has a wrong type.
+            ValueError: An argument is not valid.
+            LimaError: The guest refused it.
         """
         self.write_bytes(remote, arguments.text(text, "text"), user=user, mode=mode)
 
     def console_log(self) -> str:
-        """What the guest has printed on its console since its boot, the last 256 KiB."""
+        """The last 256 KiB of what the guest has printed on its console since its boot."""
         return logs.console_text(self.dir)
 
     def cloud_init_status(self) -> dict[str, Any]:
-        """What ``cloud-init status --format=json`` says in the guest now.
+        """The output of ``cloud-init status --format=json`` in the guest.
 
         Raises:
-            LimaError: The guest has no cloud-init, or it can't be read.
+            LimaError: The guest has no cloud-init, or its output can't be read.
         """
         with self._connection() as connection:
             return readiness.cloud_init_status(connection)
 
     @realfiles.aside()
     def limactl(self, *args: str | os.PathLike[str], timeout: float = 60.0) -> process.Completed:
-        """Run limactl with our LIMA_HOME, for what has no method: ``vm.limactl("list")``.
+        """Run limactl with the plugin's LIMA_HOME: ``vm.limactl("list")``.
 
         Returns:
-            argv, returncode (None where ``timeout`` seconds were too few), ok, and the last 4 MiB
-            of stdout and stderr; a failure isn't raised.
+            argv, returncode (None after a timeout), ok, and the last 4 MiB of stdout and stderr.
+            A failure raises no error.
         """
         words, seconds = arguments.words(args, "args"), arguments.timeout(timeout)
         return self._ready.request.host.limactl.run(*words, timeout=seconds)
@@ -263,6 +263,6 @@ class Instance(Machine):
             return found[engine]
         raise LimaError(
             f"{self.name} was started without {engine}",
-            remedy=f"ask for it with --lima-engine={engine}, with engine={engine!r} in the test's "
-            "marker, or by the fixture that does",
+            remedy=f"use the fixture for it, engine={engine!r} in the test's marker, or "
+            f"--lima-engine={engine}",
         )

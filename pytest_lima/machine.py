@@ -95,16 +95,16 @@ class Machine:
 
     @realfiles.aside()
     def reboot(self, timeout: float | None = None) -> None:
-        """Reboot the guest; returns when it is as ready as after its start.
+        """Reboot the guest, and return when it is as ready as after its start.
 
         Args:
-            timeout: Seconds; by default three times those of its cold boot, 60 at least, and
-                never more than a boot may take.
+            timeout: Seconds. The default is three times the duration of its cold boot, at least
+                60, and at most the time limit of a boot.
 
         Raises:
-            LimaError: This is a forked child of the process that has made this object.
-            ProvisionError: A provision script failed at this boot (Lima runs them at each).
-            ReadyTimeoutError: It isn't ready in time.
+            LimaError: This process is a forked child of the one that made this object.
+            ProvisionError: A provision script failed (Lima runs them at each boot).
+            ReadyTimeoutError: The guest was not ready in time.
         """
         seconds = None if timeout is None else arguments.timeout(timeout)
         self._refuse_in_child("rebooted")
@@ -115,12 +115,13 @@ class Machine:
 
     @realfiles.aside()
     def reset(self) -> None:
-        """Put it back into the state in which it first was ready: disk, memory, processes.
+        """Put the VM back into its first ready state: disk, memory, processes.
 
-        It is deleted and started anew under its name, warm where that works. Its SSH port changes.
+        It is deleted and started again under its name, warm where that works. Its SSH port
+        changes.
 
         Raises:
-            LimaError: It could not be started again, or other processes use it.
+            LimaError: The VM could not be started again, or other processes use it.
         """
         self._refuse_in_child("reset")
         with self._changing("reset"):
@@ -128,30 +129,31 @@ class Machine:
 
     @realfiles.aside()
     def snapshot(self, name: str) -> None:
-        """Keep the state it is in, for `restore`: disk, memory, processes.
+        """Save the VM's current state for `restore`: disk, memory, processes.
 
-        It stands still for as long as its memory takes to be written, and runs on. What is kept
-        ends with the instance. A state of the same name is replaced.
+        The VM is paused while its memory is written. The snapshot is deleted with the instance. A
+        snapshot of the same name is replaced.
 
         Args:
             name: 1 to 40 of ``a-z``, ``0-9``, ``-``, ``_`` and ``.``.
 
         Raises:
-            HostError: A VM of its kind can't be kept: on vz, or with mounts, for one.
-            LimaError: It could not be kept, or other processes use it.
+            HostError: The state of such a VM can't be saved, for example with vz or mounts.
+            LimaError: The state could not be saved, or other processes use the VM.
         """
-        self._refuse_in_child("kept")
+        self._refuse_in_child("snapshotted")
         with self._life, self._connection() as connection:
             self._owner.snapshot(self._ready_over(connection), name)
 
     @realfiles.aside()
     def restore(self, name: str) -> None:
-        """Put it back into a state that `snapshot` has kept; as often as you like.
+        """Put the VM back into a state that `snapshot` saved, as often as you like.
 
-        It is deleted and wakes up anew under its name. Its SSH port changes.
+        It is deleted and resumed under its name. Its SSH port changes.
 
         Raises:
-            LimaError: No state has that name, it could not be woken up, or other processes use it.
+            LimaError: No snapshot has that name, it could not be resumed, or other processes use
+                the VM.
         """
         self._refuse_in_child("restored")
         with self._changing("restore"):
@@ -159,21 +161,21 @@ class Machine:
 
     @realfiles.aside()
     def clone(self) -> Self:
-        """Another instance, which begins in the state that this one is in.
+        """Make another instance that begins in the current state of this one.
 
-        It has a name, host name and machine id of its own, and ends with the session, or with
-        ``lima_instance``. It shares nothing with this one from then on.
+        It has its own name, host name and machine id, and shares nothing with this one from then
+        on. It ends with the session, or with the block of ``lima_instance``.
 
         Raises:
-            HostError: A VM of its kind can't be kept: on vz, or with mounts, for one.
-            LimaError: It could not be kept or woken up, or other processes use it.
+            HostError: The state of such a VM can't be saved, for example with vz or mounts.
+            LimaError: The state could not be saved or resumed, or other processes use the VM.
         """
         self._refuse_in_child("cloned")
         with self._life, self._connection() as connection:
             return self._owner.clone(self._ready_over(connection))
 
     def disconnect(self) -> None:
-        """Drop our connection and end the forwards; the VM runs on until its owner ends it."""
+        """Close the plugin's SSH connection and its socket forwards. The VM runs on."""
         self._note_end()
         self._drop()
         if self._ready.forward:
@@ -216,8 +218,8 @@ class Machine:
         if not self._maker.is_here:
             raise LimaError(
                 f"{self.name} can't be {what} in a forked child",
-                seen=f"{self._maker} has made this object",
-                remedy="do that in the process that the child was forked from",
+                seen=f"{self._maker} made this object",
+                remedy="do that in the process from which the child was forked",
             )
 
     def _note_end(self) -> None:
@@ -305,9 +307,9 @@ class Machine:
         except ConnectionLostError as error:
             if self._is_changing or self._ready is not before:
                 raise ConnectionLostError(
-                    f"{self.name} was rebooted, reset or restored by another thread meanwhile",
+                    f"another thread rebooted, reset or restored {self.name} meanwhile",
                     seen=error.seen,
-                    remedy="have that thread wait for those that use it",
+                    remedy="let that thread wait for the threads that use the VM",
                 ) from error
             # A guest that goes down drops connections a moment before its VM ends.
             self._watch.died.wait(_DEATH_GRACE)

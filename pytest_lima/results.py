@@ -10,8 +10,8 @@ class CommandResult:
     """A finished command.
 
     Attributes:
-        command: The command line as given, a list joined with shell quoting.
-        returncode: Exit status; 128 + N when signal N ended it.
+        command: The command line; a list is joined with shell quoting.
+        returncode: Exit status, or 128 + N if signal N ended the command.
         stdout_bytes: Standard output.
         stderr_bytes: Standard error.
         duration: Seconds, measured on the host.

@@ -1,8 +1,8 @@
-"""The one table of options, and the values they resolve to with where each came from.
+"""The table of options, and the values to which they resolve, each with its source.
 
 Every option has a command line flag ``--lima-x-y``, an ini key ``lima_x_y`` and an
-environment variable ``PYTEST_LIMA_X_Y``. The command line wins over the environment, that
-over the ini file, that over the default. Plain ``LIMA_*`` variables are Lima's own.
+environment variable ``PYTEST_LIMA_X_Y``. The command line overrides the environment, the
+environment the ini file, and the ini file the default. ``LIMA_*`` variables are Lima's own.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Option:
         metavar: What ``--help`` shows for the value.
         help: One phrase for ``--help`` and the docs.
         repeatable: The flag may be given several times; ini and variable hold one per line.
-        switch: The flag takes no value; ini and variable hold ``on`` or ``off``.
+        switch: The flag has no value; ini and variable hold ``on`` or ``off``.
     """
 
     name: str
@@ -76,32 +76,32 @@ def _choice(name: str, help_: str, *choices: str) -> Option:
 
 
 OPTIONS: tuple[Option, ...] = (
-    _choice("vmtype", "Lima's driver (auto: the template's, else vz on macOS, else qemu)",
+    _choice("vmtype", "Lima's vmType (auto: the template's, else vz on macOS, else qemu)",
             "auto", "vz", "qemu"),
     Option(
         "template",
         not_empty,
         (),
         "NAME|PATH|URL",
-        f"Lima template of the VM, default {DEFAULT_TEMPLATE}; several: the suite runs on each",
+        f"Lima template, default {DEFAULT_TEMPLATE}; with several, the suite runs on all",
         repeatable=True,
     ),
     Option("set", expression, (), "EXPR",
-           "yq expression applied to the template by limactl, or KEY=VALUE", True),
+           "yq expression that limactl applies to the template, or KEY=VALUE", True),
     Option("param", pair, (), "KEY=VALUE", "Value for a param of the template", True),
     Option("cpus", at_least_one, None, "N", "Number of virtual CPUs"),
     Option("memory", gib, None, "GIB", "Memory, such as 2 or 512MiB"),
     Option("disk", gib, None, "GIB", "Size of the disk, such as 10"),
     Option("mount", not_empty, (), "PATH[:MOUNTPOINT][:w]",
-           "Host directory to mount, :w writable; none else is", True),
+           "Host directory to mount, writable with :w; no other is mounted", True),
     Option("arch", not_empty, None, "ARCH",
-           "Architecture, such as x86_64 or aarch64, default the template's, else this host's"),
-    _choice("accel", "Accelerator for QEMU (auto: one that was seen to work)",
+           "Architecture of the guest, such as aarch64; default the template's, else this host's"),
+    _choice("accel", "Accelerator for QEMU (auto: the first that works)",
             "auto", "kvm", "hvf", "tcg"),
     _choice("engine", "Container engine to wait for and forward "
-            "(auto: what the collected tests ask for)",
+            "(auto: what the collected tests need)",
             "auto", "docker", "containerd", "both", "none"),
-    Option("timeout", positive, 600.0, "SECONDS", "Longest time until a VM is ready"),
+    Option("timeout", positive, 600.0, "SECONDS", "Time limit for a VM to become ready"),
     Option(
         "timeout_factor",
         positive,
@@ -109,30 +109,30 @@ OPTIONS: tuple[Option, ...] = (
         "F",
         "Factor on every boot timeout, default 10 without hardware acceleration, else 1",
     ),
-    _choice("start", "How a VM starts (auto: from a kept one if there is one, which the first "
-            "cold start makes)", "auto", "cold", "warm"),
-    _choice("host_keys", "SSH host keys of VMs that wake up (kept: those of the VM they wake up "
-            "from; own: new ones for each)", "kept", "own"),
-    Option("warm_budget", gib, 10.0, "GIB", "Disk space for kept VMs, which warm starts need"),
-    _choice("keep", "Keep the VM after the run", "never", "on-failure", "always"),
-    _choice("teardown", "What ends a VM that is not kept", "delete", "stop"),
-    _choice("share", "Who shares a VM under pytest-xdist: all workers, or each has its own",
+    _choice("start", "How a VM starts (auto: warm if there is a golden image, which the first cold "
+            "start saves)", "auto", "cold", "warm"),
+    _choice("host_keys", "SSH host keys of resumed VMs (kept: those of the golden image; own: new "
+            "ones for each VM)", "kept", "own"),
+    Option("warm_budget", gib, 10.0, "GIB", "Disk space for golden images"),
+    _choice("keep", "When to keep the VM after the run", "never", "on-failure", "always"),
+    _choice("teardown", "What to do with a VM that isn't kept", "delete", "stop"),
+    _choice("share", "Whether pytest-xdist's workers share a VM, or each has its own",
             "run", "worker"),
     Option("max_vms", at_least_one, None, "N", "Most VMs of a run with --lima-share=worker "
            "or --lima-standby, default from free memory and cores"),
-    Option("standby", count, 0, "N", "VMs to have ready, standing still, for later tests with "
+    Option("standby", count, 0, "N", "Number of VMs to prepare and pause for later tests with "
            "lima_fresh"),
     Option("reuse", switch, False, "on|off",
-           "Take a VM of the same spec that another run has left, and leave it for the next",
+           "Use a VM of the same spec that another run left or uses, and leave it for the next",
            switch=True),
-    Option("idle", positive, None, "SECONDS", "End a kept VM that nobody has used for so long"),
-    Option("recreate", count, 0, "N", "How often a VM that died is made anew for later tests"),
+    Option("idle", positive, None, "SECONDS", "End a kept VM after this time without a user"),
+    Option("recreate", count, 0, "N", "How often to replace a VM that died, for later tests"),
     Option("timings", switch, False, "on|off",
-           "Show how long each phase of each start took; junit's properties have it too",
+           "Show how long each phase of each start took, also in junit's properties",
            switch=True),
     _choice("missing", "What to do with tests where Lima can't run", "fail", "skip"),
-    Option("home", not_empty, None, "DIR", "LIMA_HOME for our instances; a short path of its own"),
-    Option("limactl", not_empty, None, "PATH", "The limactl to run instead of the one on PATH"),
+    Option("home", not_empty, None, "DIR", "LIMA_HOME of the plugin's instances; keep it short"),
+    Option("limactl", not_empty, None, "PATH", "The limactl to use instead of the one on PATH"),
 )  # fmt: skip
 
 
@@ -259,5 +259,5 @@ def _parse(option: Option, text: str, where: str) -> object:
     try:
         return option.parse(text)
     except ValueError as error:
-        message = f"{where}: {text!r} is not accepted; give {error}"
+        message = f"{where}: {text!r} is not accepted; expected {error}"
     raise TemplateError(message)

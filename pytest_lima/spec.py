@@ -81,10 +81,10 @@ class MachineSpec:
 
 
 class MachineArguments(TypedDict, total=False):
-    """What says which machine is asked for; ``machine_spec`` takes just these.
+    """The arguments that describe a machine; ``machine_spec`` accepts exactly these.
 
     For editors and type checkers: ``small: MachineArguments = {"cpus": 1}`` is checked, and can be
-    given to the marker too, as in ``pytest.mark.lima(**small)``.
+    passed to the marker, as in ``pytest.mark.lima(**small)``.
     """
 
     template: PathText | None
@@ -125,9 +125,9 @@ def machine_spec(
     if vmtype is not None and vmtype not in _VMTYPES:
         raise _refused("vmtype", vmtype, "one of " + ", ".join(_VMTYPES))
     if cpus is not None and (not isinstance(cpus, int) or isinstance(cpus, bool) or cpus < 1):
-        raise _refused("cpus", cpus, "a whole number from 1")
+        raise _refused("cpus", cpus, "a whole number, 1 or more")
     if param is not None and not isinstance(param, Mapping):
-        raise _refused("param", param, "a mapping of texts")
+        raise _refused("param", param, "a mapping of strings")
     if not isinstance(networks, Sequence):
         raise _refused("networks", networks, "a list of mappings")
     return MachineSpec(
@@ -203,14 +203,14 @@ def _paths(value: object) -> object:
 def _text(name: str, value: object) -> str | None:
     if value is None or (isinstance(value, str) and value.strip()):
         return value
-    raise _refused(name, value, "a text that is not empty")
+    raise _refused(name, value, "a non-empty string")
 
 
 def _texts(name: str, value: object) -> tuple[str, ...]:
     items = (value,) if isinstance(value, str) else value
     if isinstance(items, Sequence) and all(isinstance(item, str) for item in items):
         return tuple(items)
-    raise _refused(name, value, "a text or a list of texts")
+    raise _refused(name, value, "a string or a list of strings")
 
 
 def _expressions(value: object) -> tuple[str, ...]:
@@ -238,4 +238,4 @@ def _size(name: str, value: object) -> int | None:
 
 
 def _refused(name: str, value: object, accepted: str) -> TemplateError:
-    return TemplateError(f"{name}={value!r} is not accepted; give {accepted}")
+    return TemplateError(f"{name}={value!r} is not accepted; expected {accepted}")

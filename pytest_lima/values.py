@@ -1,7 +1,7 @@
 """What the value of an option may look like: parsers that say what is accepted.
 
-Each raises ValueError with words for "give …". And where a relative path in a value starts: it's
-made absolute once, as tests change the current directory.
+Each raises ValueError with the words after "expected". A relative path in a value is made absolute
+once, from the folder where it starts, as tests change the current directory.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def at_least_one(text: str) -> int:
     """Parse a whole number from 1."""
     value = int(text) if text.strip().isdecimal() else 0
     if value < 1:
-        raise ValueError("a whole number from 1")
+        raise ValueError("a whole number, 1 or more")
     return value
 
 
@@ -68,7 +68,7 @@ def positive(text: str) -> float:
 def count(text: str) -> int:
     """Parse a whole number from 0."""
     if not text.strip().isdecimal():
-        raise ValueError("a whole number from 0")
+        raise ValueError("a whole number, 0 or more")
     return int(text)
 
 
@@ -83,7 +83,7 @@ def switch(text: str) -> bool:
 def not_empty(text: str) -> str:
     """Take any text that says something, without space around it."""
     if not text.strip():
-        raise ValueError("a text that is not empty")
+        raise ValueError("a non-empty string")
     return text.strip()
 
 

@@ -53,7 +53,7 @@ def command(args: argparse.Namespace) -> int:
     elif rows:
         _say(table([_cells(row) for row in rows]))
     else:
-        _say("no instances of pytest-lima")
+        _say("there are no instances of pytest-lima")
     golden.show(as_json=args.json)
     for path, problem in ledger.unreadable().items():
         entry = {"unreadable": str(path), "problem": problem}

@@ -122,4 +122,4 @@ class Login:
         """Remember what ends the attempt that begins; raises where nobody wants it any more."""
         self._end_attempt = end
         if self._made.cancelled():
-            raise ConnectionLostError("the login to the guest was given up")
+            raise ConnectionLostError("the login to the guest was cancelled")

@@ -24,7 +24,7 @@ _PIECE = 256 * 1024
 _WRITE = r"""
 path=$1 size=$2 new=$3 mode=$4
 refuse() { echo "$1" >&2; exit 1; }
-[ ! -d "$path" ] || refuse "it is a directory; give the path of a file in it"
+[ ! -d "$path" ] || refuse "it is a directory; expected the path of a file"
 target=$(readlink -f -- "$path" && echo .) && target=${target%??} || target=$path
 folder=${target%/*}/
 ls -d -- "$folder." >/dev/null || exit 1

@@ -185,9 +185,9 @@ def _result(line: bytes) -> tuple[int, bool, bytes]:
     match = _RESULT.match(line)
     if match is None:
         raise ConnectionLostError(
-            "the guest's shell doesn't say how the command ended",
+            "the guest's shell did not report the command's exit status",
             seen=line[:80].decode(errors="replace"),
-            remedy="the command has run; see what writes to its shell's outputs",
+            remedy="the command has run; check what else writes to the shell's outputs",
         )
     return int(match[1]), match[2] == b"1", line[match.end() :]
 

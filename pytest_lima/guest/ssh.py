@@ -270,7 +270,7 @@ def connect(address: Address, keys: HostKeys | None, hold: Hold = lambda _: None
                     "another machine answers in place of the guest",
                     ran=f"ssh {address.user}@127.0.0.1 -p {address.port}",
                     seen=f"{seen.get_name()} …{seen.get_base64()[-16:]}, not in {keys.source}",
-                    remedy="see what else listens on that port; nothing was sent to it",
+                    remedy="check what else listens on that port; nothing was sent to it",
                 )
             decided = threading.Event()
             # Not read by paramiko, which might look into a test's own file system.
@@ -334,4 +334,4 @@ def _lost() -> Iterator[None]:
         problem = str(error)
     else:
         return
-    raise ConnectionLostError("the SSH connection to the guest is gone", seen=problem)
+    raise ConnectionLostError("the SSH connection to the guest is lost", seen=problem)

@@ -56,7 +56,7 @@ class Stream:
         data = self._session.early(size) or channels.receive(self._channel, size, self._deadline)
         self.budget -= len(data)
         if self.budget < 0:
-            raise LimaError("the guest sends more than it announces")
+            raise LimaError("the guest sent more than it announced")
         return data
 
     def refusal(self) -> str | None:

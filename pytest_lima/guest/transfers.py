@@ -13,7 +13,7 @@ SIZE_LIMIT = 4 * 1024**3
 
 
 # What helps where the guest didn't write it all.
-SEE = "see that the user exists and may write there, and what space is left"
+SEE = "check that the user exists and may write there, and how much space is left"
 
 
 def failed(verb: str, remote: str, user: str | None = None) -> str:
@@ -30,11 +30,11 @@ def refusals(verb: str, remote: str, user: str | None = None) -> Iterator[None]:
         error.ran = f"{verb} {remote}"
         raise
     except NotBegunInTimeError as error:
-        problem = f"the login shell has not begun it in time; it said: {error.said or 'nothing'}"
-        remedy = "see whether the guest is busy, and what the user's startup files wait for"
+        problem = f"the login shell did not start it in time; it printed: {error.said or 'nothing'}"
+        remedy = "check whether the guest is busy, and what the user's startup files wait for"
     except TimeoutError:
         problem = "it did not end in time"
-        remedy = "see how large it is, and whether the guest is busy"
+        remedy = "check how large it is, and whether the guest is busy"
     except OSError as error:
         if error.filename is not None:
             raise  # a file of this host, which Python's words name

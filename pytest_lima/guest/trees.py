@@ -95,7 +95,7 @@ def get(connection: Connection, remote: str, local: Path) -> None:
         problem = stream.refusal() or problem
     if problem:
         raise LimaError(f"get {remote} from the guest failed", ran=command, seen=problem,
-                        remedy="what came before that is there; see who may read it")  # fmt: skip
+                        remedy="the files copied so far stay; check who may read it")  # fmt: skip
 
 
 def _extract(archive: tarfile.TarFile, stream: Stream, local: Path) -> None:
@@ -105,11 +105,11 @@ def _extract(archive: tarfile.TarFile, stream: Stream, local: Path) -> None:
         announced = max(0, member.size)  # a sparse one can say less than nothing
         size, count = size + announced, count + 1
         if size > transfers.SIZE_LIMIT or count > _COUNT_LIMIT:
-            raise LimaError(f"the guest sends more than 4 GiB or {_COUNT_LIMIT} files")
+            raise LimaError(f"the guest sent more than 4 GiB or {_COUNT_LIMIT} files")
         stream.budget += announced + _HEADER_LIMIT
         parts = PurePosixPath(member.name).parts
         if member.name.startswith("/") or ".." in parts or "\0" in member.name:
-            raise LimaError("the guest sends a name outside the directory", seen=member.name)
+            raise LimaError("the guest sent a name outside the directory", seen=member.name)
         if not parts or not (member.isdir() or member.isfile()):
             continue  # the directory itself, or what we leave out
         target = local.joinpath(*parts)
@@ -122,7 +122,7 @@ def _extract(archive: tarfile.TarFile, stream: Stream, local: Path) -> None:
 
 def _refuse_what_lies_in_the_way(target: Path, local: Path, *, is_dir: bool) -> None:
     if target.is_symlink() or not target.parent.resolve().is_relative_to(local.resolve()):
-        raise LimaError("a symlink lies in the way of what the guest sends", seen=str(target))
+        raise LimaError("a symlink is in the way of what the guest sent", seen=str(target))
     if not target.parent.is_dir() or (target.exists() and target.is_dir() is not is_dir):
         raise LimaError("a file and a directory have the same name", seen=str(target))
 

@@ -58,8 +58,8 @@ def apply(
     who = f"the template {source}, with {', '.join(given)},"
     after = lima_yaml.read(who, done.stdout)
     if not isinstance(after, dict):
-        raise TemplateError(f"{who} is no template", seen=done.stdout,
-                            remedy="give assignments, such as .cpus = 2")  # fmt: skip
+        raise TemplateError(f"{who} is not a template", seen=done.stdout,
+                            remedy="use assignments, such as .cpus = 2")  # fmt: skip
     keys.check(who, after)
     _check(who, source, before, after, filled)
     edited = {key for key in plain.lost(after) if _changed(key.split(".")[0], before, after)}
@@ -112,7 +112,7 @@ def _blamed(
                 remedy=f"write it as {right}"
                 if right
                 else "write it as for `limactl create --set`, such as .cpus = 2 or "
-                '.vmType = "qemu": a key begins with a dot, a text is in double quotes',
+                '.vmType = "qemu": a key begins with a dot, a string is in double quotes',
             )
     return TemplateError("the expressions can't be applied together", seen=" | ".join(spec.set))
 
@@ -146,13 +146,13 @@ def _check(
     for key, flag in _DECIDED.items():
         if after.get(key) != before.get(key):
             raise TemplateError(
-                f"{who} has another {key}, which was decided before",
-                seen=f"{after.get(key)} in place of {before.get(key)}",
-                remedy=f"ask for it with {flag}, or {flag.removeprefix('--lima-')}= in the marker",
+                f"{who} changes {key}, which only a plain assignment may do",
+                seen=f"{after.get(key)} instead of {before.get(key)}",
+                remedy=f"set it with {flag}, or {flag.removeprefix('--lima-')}= in the marker",
             )
     require_linux(who, after)
     if not isinstance(after.get("images"), list) or not after["images"]:
-        raise TemplateError(f"{who} has no images", remedy="leave it some")
+        raise TemplateError(f"{who} has no images", remedy="keep its images, or add some")
     lists = {key: _mappings(after, key) for key in ("provision", "portForwards")}
     reach.refuse(source, {**after, **lists})
     before_ours = _scripts(before)
@@ -160,8 +160,8 @@ def _check(
         script = engines.provision_script(engine)
         if script in before_ours and script not in _scripts(after):
             raise TemplateError(
-                f"{who} has no script any more that provides {engine}",
-                remedy="add to provision with +=, or take out the template's own by lima_overrides",
+                f"{who} no longer has the script that provides {engine}",
+                remedy="append to provision with +=; only lima_overrides can remove its scripts",
             )
 
 

@@ -36,7 +36,7 @@ def named(engine: object) -> frozenset[str]:
     near = difflib.get_close_matches(str(engine).lower(), ENGINES, n=1)
     meant = f" (did you mean {near[0]}?)" if near else ""
     raise TemplateError(
-        f"engine={engine!r} is not accepted; give one of {', '.join(ENGINES)}{meant}"
+        f"engine={engine!r} is not accepted; expected one of {', '.join(ENGINES)}{meant}"
     )
 
 
@@ -155,9 +155,9 @@ def expand(
     except gotemplate.NotANameError as error:
         problem = str(error)
     raise TemplateError(
-        f"the path of the engine's socket in the guest can't be told: {path}",
-        seen=f"{problem} is none of the variables that are known here",
-        remedy="give the template's guestSocket with {{.UID}}, {{.User}}, {{.Home}}, {{.Name}}, "
+        f"cannot determine the path of the engine's socket in the guest: {path}",
+        seen=f"{problem} is not a known variable",
+        remedy="write the template's guestSocket with {{.UID}}, {{.User}}, {{.Home}}, {{.Name}}, "
         "{{.Hostname}} and {{.Param.NAME}} of its own param alone",
     )
 

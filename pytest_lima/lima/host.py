@@ -51,7 +51,7 @@ class Host:
         """
         lima, hardware = self.limactl, self.accelerator.name
         problem = (
-            f"{problem.splitlines()[0]}; it is tried again when this host was booted anew, or "
+            f"{problem.splitlines()[0]}; it is tried again after this host reboots, or after "
             f"{verdicts.file_in(lima.home)} is removed"
         )
         accel.note_failure(hardware, self.arch, lima.env, lima.home, problem)
@@ -130,15 +130,15 @@ def _vmtype(wanted: str, arch: str, native: str) -> str:
         return "vz" if sys.platform == "darwin" and arch == native else "qemu"
     if wanted not in ("vz", "qemu"):
         raise HostError(
-            f"vmType {wanted} is none that pytest-lima can run",
+            f"pytest-lima can't run vmType {wanted}",
             seen="it runs vz and qemu",
-            remedy="take --lima-vmtype=qemu, which goes before the template's, or another template",
+            remedy="use --lima-vmtype=qemu, which overrides the template's, or another template",
         )
     if wanted == "vz" and sys.platform != "darwin":
         raise HostError(
             "vmtype vz exists on macOS only",
             seen=f"this is {sys.platform}",
-            remedy="take --lima-vmtype=qemu, which goes before the template's",
+            remedy="use --lima-vmtype=qemu, which overrides the template's",
         )
     return wanted
 

@@ -34,9 +34,9 @@ def require_free(name: str, port: int) -> None:
     """
     if port and (problem := taken([port]).get(port)):
         raise StartError(
-            f"port {port} of this host, which {name} is to have for SSH, can't be had",
+            f"port {port} of this host, which {name} should use for SSH, is unavailable",
             seen=problem,
-            remedy="leave ssh.localPort out: each VM gets a free port, which lima.ssh_port tells",
+            remedy="remove ssh.localPort: each VM gets a free port, which is in lima.ssh_port",
         )
 
 

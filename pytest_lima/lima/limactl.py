@@ -51,7 +51,7 @@ def find(configured: str | None, path: str | None) -> str:
         raise LimactlMissingError(
             f"{configured or 'limactl'} was not found",
             seen=f"PATH={path}",
-            remedy="install Lima (https://lima-vm.io), or name it with --lima-limactl",
+            remedy="install Lima (https://lima-vm.io), or set its path with --lima-limactl",
         )
     return str(Path(found).absolute())  # PATH may have relative folders, and we may go elsewhere
 
@@ -93,10 +93,10 @@ class Limactl:
         match = re.search(r"(\d+)\.(\d+)\.(\d+)\S*", done.stdout)
         if match is None or not done.ok:
             raise LimactlVersionError(
-                "limactl doesn't tell its version",
+                "cannot parse limactl's version",
                 ran=f"{self.path} --version",
                 seen=complaint(done),
-                remedy="reinstall Lima, or name another limactl with --lima-limactl",
+                remedy="reinstall Lima, or set another limactl with --lima-limactl",
             )
         if tuple(map(int, match.groups())) < MINIMUM:
             raise LimactlVersionError(
@@ -187,10 +187,10 @@ class Limactl:
         if "unmatched instances" in done.stderr:
             return None
         raise LimaError(
-            f"limactl's list can't be read for {name}",
+            f"cannot read limactl's list for {name}",
             ran=" ".join(done.argv),
             seen=complaint(done),
-            remedy="see the instance's folder in " + str(self.home),
+            remedy="check the instance's folder in " + str(self.home),
         )
 
     def stop(self, name: str, timeout: float) -> None:
@@ -240,10 +240,10 @@ class Limactl:
                 "be there",
             ) from None
         raise LimactlMissingError(
-            f"{self.path} can't be run",
+            f"cannot run {self.path}",
             ran=" ".join(argv),
             seen=problem.strerror,
-            remedy="reinstall Lima, or name another limactl with --lima-limactl",
+            remedy="reinstall Lima, or set another limactl with --lima-limactl",
         )
 
     def _argv(self, *args: str) -> list[str]:
@@ -251,12 +251,12 @@ class Limactl:
 
     def _remedy(self, done: process.Completed, template: Path) -> str:
         if done.returncode is None:
-            return "a download may need longer: raise --lima-timeout, or run limactl by hand once"
+            return "a download may take longer: raise --lima-timeout, or run limactl once by hand"
         said = complaint(done)
         if "expected digest" in said:
             downloads = _downloads(self.env)
             return f"correct the template's digest, or remove the download below {downloads}"
-        return causes.remedy(said, f"see what limactl says; it was given {template}")
+        return causes.remedy(said, f"check what limactl says; its template is {template}")
 
     def _check(
         self, done: process.Completed, kind: type[LimaError], what: str, remedy: str

@@ -36,7 +36,7 @@ def parse(text: str) -> dict[str, Any]:
             return {**entry, "writable": text.endswith(":w")}
     raise TemplateError(
         f"the mount {text!r} is not a directory on this host",
-        remedy=f"give an existing directory, as {SYNTAX}: with :w at the end to make it writable",
+        remedy=f"use an existing directory, as {SYNTAX}; :w makes it writable",
     )
 
 
@@ -70,7 +70,7 @@ def _directory(location: str) -> Path | None:
 def _checked(text: str, point: str) -> str:
     tidy = posixpath.normpath(point)
     if ":" in point or not point.startswith(("/", "{{")):  # such as {{.Home}}/src
-        problem = f"{point!r} is no absolute path without colons"
+        problem = f"{point!r} is not an absolute path without colons"
     elif tidy in _SYSTEM:
         problem = f"Lima mounts nothing at {tidy}"
     else:
@@ -80,8 +80,8 @@ def _checked(text: str, point: str) -> str:
 
 def _misplaced(text: str, problem: str) -> TemplateError:
     return TemplateError(
-        f"the mount {text!r} has no place in the guest",
+        f"the mount {text!r} has no usable mount point in the guest",
         seen=problem,
-        remedy=f"give {SYNTAX}, with an absolute path in the guest, such as /mnt/src, or "
+        remedy=f"use {SYNTAX}, with an absolute path in the guest, such as /mnt/src, or "
         "{{.Home}}/src for one in the login user's home",
     )

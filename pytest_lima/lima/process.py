@@ -40,8 +40,8 @@ class Completed:
 
     Attributes:
         argv: What was run.
-        returncode: Its exit status; negative for a signal, None when it was ended by us
-            because ``timeout`` had passed.
+        returncode: Its exit status; negative for a signal, None if it was ended after
+            ``timeout``.
         stdout: The last 4 MiB of standard output, undecodable bytes replaced.
         stderr: The same for standard error.
     """

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pytest_lima import realsockets, realthreads, realtime
 from pytest_lima.errors import InstanceDiedError, LimaError
+from pytest_lima.lima import libraries
 
 if TYPE_CHECKING:
     from qemu.qmp import EventListener, QMPClient

@@ -193,7 +193,7 @@ def _load(source: str, text: str) -> dict[str, Any]:
     raise TemplateError(
         f"{source} is not a Lima template",
         seen="it has no images" if isinstance(raw, dict) else "it is not a mapping",
-        remedy="give a template: name, a path or a URL that `limactl create` accepts",
+        remedy="use a template: name, a path or a URL that `limactl create` accepts",
     )
 
 
@@ -206,7 +206,7 @@ def _entries(source: str, filled: Mapping[str, Any], key: str) -> list[dict[str,
     raise TemplateError(
         f"{key} is not a list of mappings",
         seen=repr(entries),
-        remedy=f"mend it in {source}, or in the overrides",
+        remedy=f"fix it in {source}, or in the overrides",
     )
 
 
@@ -256,9 +256,9 @@ def require_linux(who: str, filled: Mapping[str, Any]) -> None:
     system = filled.get("os")
     if system not in (*_USUAL, "Linux"):
         raise TemplateError(
-            f"{who} makes no Linux guest, and pytest-lima has no others",
+            f"the guest of {who} isn't Linux, so pytest-lima can't run it",
             seen=f"os: {system}",
-            remedy="take a template with a Linux guest, such as template:ubuntu-lts",
+            remedy="use a template with a Linux guest, such as template:ubuntu-lts",
         )
 
 

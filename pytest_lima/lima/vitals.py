@@ -51,7 +51,7 @@ class Vitals:
         for what, process in self._processes.items():
             if _is_gone(process):
                 struck = _oom_kills() > self._oom_kills
-                hint = "; this host's OOM killer has struck meanwhile" if struck else ""
+                hint = "; this host's OOM killer killed a process meanwhile" if struck else ""
                 return f"the {what}'s process {process.pid} is gone{hint}"
         if "VM" not in self._processes:
             return "it has no process"
@@ -73,7 +73,7 @@ class Vitals:
             seen=logs.tail(self._console, 5) or "nothing on its console",
             remedy=causes.remedy(
                 self._stopped,
-                "look at its console for a panic, at the host's memory for an OOM kill; "
+                "check its console for a panic, and the host's memory for an OOM kill; "
                 "--lima-recreate=1 gives later tests a new VM",
             ),
             log=self._console,

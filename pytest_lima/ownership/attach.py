@@ -125,7 +125,7 @@ def _read_state(folder: Path) -> _State:
     raise InstanceDiedError(
         f"{folder.name} can't be joined",
         seen=f"{path}: {problem}",
-        remedy="it is replaced where that is allowed; else delete it with pytest-lima prune",
+        remedy="it is replaced unless others use it; else delete it with pytest-lima prune",
     )
 
 

@@ -156,7 +156,7 @@ def _told_of(name: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise CleanupError(
-            f"{name} could not be given back",
+            f"{name} could not be released",
             seen=str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}",
-            remedy="mend that; then the next run, or pytest-lima prune, removes what is left of it",
+            remedy="fix that; then the next run, or pytest-lima prune, removes what is left of it",
         ) from error

@@ -33,7 +33,7 @@ def describe(request: StartRequest) -> dict[str, str]:
 def differences(asked: Mapping[str, str], there: Mapping[str, str]) -> list[str]:
     """What keeps a machine that is there from being the one that is asked for."""
     found = [
-        f"{name} is {there.get(name) or 'not set'}, asked for is {asked.get(name) or 'not set'}"
+        f"{name} is {there.get(name) or 'not set'}, requested: {asked.get(name) or 'not set'}"
         for name in asked
         if asked.get(name) != there.get(name)
     ]

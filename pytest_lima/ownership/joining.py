@@ -56,9 +56,9 @@ class Joiner:
             if instance is not None:
                 return named, instance
         raise StartError(
-            "no VM of this kind stays",
-            seen=f"{_ATTEMPTS} of them have died in other processes while this one waited",
-            remedy="see the reports of the others",
+            "VMs of this spec keep dying",
+            seen=f"{_ATTEMPTS} of them died in other processes while this one waited",
+            remedy="see the reports of the other processes",
         )
 
     def renew(self, request: StartRequest, instance: Instance) -> bool:
@@ -71,7 +71,7 @@ class Joiner:
         dead = Vitals(instance.dir).cause_of_death() is not None
         most = self._settings.recreate
         if self._claims.take_over(request.name, dead=dead, most=most, seen=seen):
-            self._observer.warn(f"{request.name} has died and is made anew")
+            self._observer.warn(f"{request.name} has died; a new VM takes its place")
             instance._replace(self._maker.boot(request, starting.start_anew))
             return True
         record = self._ledger.read(request.name)
@@ -131,7 +131,7 @@ class Joiner:
         try:
             return self._maker.made(request, starting.restart)
         except LimaError as again:
-            self._observer.warn(f"{record.name} is replaced, as it didn't start: {again.what}")
+            self._observer.warn(f"{record.name} is replaced, as it did not start: {again.what}")
             return None
 
     def _tell_differences(self, ours: Record) -> None:

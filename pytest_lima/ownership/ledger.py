@@ -57,7 +57,7 @@ class Ledger:
         except OSError as error:
             raise _no_state("made", self._folder, str(error)) from error
         if not os.access(self._folder, os.R_OK | os.W_OK | os.X_OK):
-            problem = "it is not this user's to write, or its file system is read-only"
+            problem = "this user can't write it, or its file system is read-only"
             raise _no_state("used", self._folder, problem)
 
     @property
@@ -150,9 +150,9 @@ class Ledger:
             return None
         except OSError as error:
             raise HostError(
-                f"the record of {name} can't be read",
+                f"cannot read the record of {name}",
                 seen=str(error),
-                remedy="mend what that names; of too many open files, close some: see `ulimit -n`",
+                remedy="fix what that names; if too many files are open, raise `ulimit -n`",
             ) from error
 
     def forget(self, name: str) -> None:
@@ -224,7 +224,7 @@ class Ledger:
             with suppress(FileNotFoundError):
                 paths.write_whole(file, json.dumps(asdict(process)))
                 return
-        raise FileNotFoundError(f"{file.parent} is removed again and again")
+        raise FileNotFoundError(f"{file.parent} keeps being removed")
 
     def leave(self, run: str, process: Identity) -> None:
         """Note that it won't any more."""
@@ -305,7 +305,7 @@ def _no_state(verb: str, folder: Path, problem: str) -> HostError:
     return HostError(
         f"the state directory {folder} can't be {verb}",
         seen=problem,
-        remedy="make it possible, or name another with the variable XDG_STATE_HOME",
+        remedy="make that possible, or set XDG_STATE_HOME to another directory",
     )
 
 

@@ -25,22 +25,23 @@ def lima_instance(
     observer: Observer | None = None,
     **spec: Unpack[MachineArguments],
 ) -> Iterator[Instance]:
-    """A ready VM without pytest, deleted at the end of the ``with`` block.
+    """A ready VM without pytest.
 
-    Unless ``keep`` or ``teardown`` of the settings say otherwise.
+    It is deleted at the end of the ``with`` block, unless ``keep`` or ``teardown`` of the settings
+    say otherwise.
 
     Args:
-        name: A part of the instance's name.
+        name: Becomes part of the instance's name.
         engine: ``docker``, ``containerd``, ``both`` or ``none``.
-        settings: By default from the ``PYTEST_LIMA_*`` variables.
-        observer: Gets the phases of the boot; by default they are logged.
-        **spec: As for the marker: template, vmtype, cpus, memory, disk, provision, mounts,
+        settings: The options, by default those of the ``PYTEST_LIMA_*`` variables.
+        observer: Gets the phases of the boot. By default they are logged.
+        **spec: The marker's arguments: template, vmtype, cpus, memory, disk, provision, mounts,
             networks, set, param, arch, overrides. Relative paths start at the current directory.
 
     Raises:
-        LimaError: Whatever kept it from being ready.
-        CleanupError: Something of it is left. An exception of the block goes first, and has this
-            as a note.
+        LimaError: The VM did not become ready.
+        CleanupError: Something of the VM could not be deleted. If the block raised an exception,
+            that is raised instead, with this error as a note.
     """
     require_known("lima_instance", spec, own=("name", "engine", "settings", "observer"))
     chosen = settings or resolve({}, os.environ, {})

@@ -108,7 +108,7 @@ class Maker:
         Raises:
             LimaError: Others use it, or it could not be kept.
         """
-        with self._standing_still(vm.request.name, "kept"):
+        with self._standing_still(vm.request.name, "snapshotted"):
             Snapshots(vm.request.host, vm.request.name).take(vm, name)
 
     def clone(self, vm: ReadyVM) -> Instance:
@@ -132,7 +132,7 @@ class Maker:
             LimaError: Others use it.
         """
         with self._claims.standing_still(name, what):
-            self._context.ledger.note_phase(name, f"standing still, to be {what}")
+            self._context.ledger.note_phase(name, f"paused, to be {what}")
             yield
 
     def made(self, request: StartRequest, how: How) -> Instance:
@@ -215,7 +215,7 @@ def _system_errors_told(name: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise StartError(
-            f"{name} could not be made ready: the system refused something",
+            f"{name} could not be made ready: the system refused a call",
             seen=str(error),
-            remedy=causes.remedy(str(error), "see to the file or limit that this names"),
+            remedy=causes.remedy(str(error), "fix the file or the limit that it names"),
         ) from error

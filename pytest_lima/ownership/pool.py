@@ -32,7 +32,7 @@ from pytest_lima.spec import MachineArguments, MachineSpec
 
 
 class LimaFactory(Protocol):
-    """Makes further machines, released with the session."""
+    """Starts further VMs, which end with the session."""
 
     def __call__(
         self,
@@ -41,16 +41,16 @@ class LimaFactory(Protocol):
         engine: str | None = None,
         **spec: Unpack[MachineArguments],
     ) -> Instance:
-        """Start a machine of its own.
+        """Start a VM that no other fixture gets.
 
         Args:
-            name: Becomes a part of the instance's name and host name: 1 to 24 of ``a-z``,
+            name: Becomes part of the instance's name and host name: 1 to 24 of ``a-z``,
                 ``0-9`` and ``-``, with no ``-`` at either end.
-            engine: ``docker``, ``containerd``, ``both`` or ``none`` to have in it; by default what
-                ``--lima-engine`` says, and none where that is ``auto``.
-            **spec: As for the marker: template, vmtype, cpus, memory, disk, provision, mounts,
+            engine: ``docker``, ``containerd``, ``both`` or ``none``. The default is that of
+                ``--lima-engine``, or none if that is ``auto``.
+            **spec: The marker's arguments: template, vmtype, cpus, memory, disk, provision, mounts,
                 networks, set, param, arch, overrides. A relative path starts at the current
-                directory, or where pytest was started if there is nothing.
+                directory or, if it doesn't exist there, where pytest was started.
         """
         ...
 
@@ -328,9 +328,9 @@ class Pool:
     def _request(self, spec: MachineSpec, name: str) -> StartRequest:
         if not self.origin.is_here:
             raise LimaError(
-                "no VM can be started from here in a forked child",
-                seen=f"{self.origin} answers for the VMs",
-                remedy="start it before the fork; the child may use it",
+                "a forked child can't start VMs from here",
+                seen=f"{self.origin} owns the VMs",
+                remedy="start the VM before the fork; the child may use it",
             )
         source = spec.template or DEFAULT_TEMPLATE
         machine = self.host_for(spec)
@@ -363,7 +363,7 @@ class Pool:
 
 def _too_late() -> LimaError:
     return LimaError(
-        "the VM was ready after the end of the run, and was given back",
-        seen="another thread had given back all of the run's VMs meanwhile",
-        remedy="wait for the threads that start VMs, as the `with` of a ThreadPoolExecutor does",
+        "the VM became ready after the end of the run, and was released",
+        seen="another thread released all VMs of the run meanwhile",
+        remedy="wait for the threads that start VMs, as a ThreadPoolExecutor's `with` does",
     )

@@ -115,7 +115,7 @@ def from_text(text: str) -> Record:
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError("it is damaged") from None
     if version != VERSION:
-        raise ValueError(f"it is of version {version!r}, this pytest-lima writes {VERSION}")
+        raise ValueError(f"it has version {version!r}, this pytest-lima writes {VERSION}")
     try:
         state = State(data["state"])
         people = {name: Identity(**data[name]) for name in ("owner", "starter")}

@@ -69,7 +69,7 @@ class Standby:
                 name = spare.request.name
                 self._observer.failed(name)
                 self._observer.warn(
-                    f"the standby {name} is not used and another VM is started: {error}"
+                    f"the standby {name} is unusable, so another VM is started: {error}"
                 )
                 instance = None
             if instance is not None:
@@ -160,7 +160,7 @@ class Spare:
         self._observer.phase(self.request.name, "taking the standby")
         self._thread.join(max(0.0, deadline - realtime.monotonic()))
         if self._thread.is_alive():
-            raise LimaError("it is not ready in time")
+            raise LimaError("it was not ready in time")
         self._aside.join()
         if self._problem is not None:
             raise self._problem

@@ -130,9 +130,7 @@ class Start:
             except StartError as error:
                 if not evidence.is_mishap(error):
                     raise
-                self._observer.warn(
-                    f"{request.name} is started once more: {error.what}: {error.seen}"
-                )
+                self._observer.warn(f"{request.name} is started again: {error.what}: {error.seen}")
             removal.halt(home / request.name, self._observer.warn)
             logs.clear(home / request.name)
             boot = Boot(request, self._observer)
@@ -173,7 +171,7 @@ class Start:
             return self.wake_up(Snapshots(request.host, request.name).read(request.state))
         except OSError as error:
             raise StartError(
-                f"{request.name} could not wake up from a state that was kept",
+                f"{request.name} could not resume from its saved state",
                 seen=str(error),
                 remedy=snapshots.remedy(error, request.host),
             ) from error
@@ -241,7 +239,7 @@ class Start:
 
     def _cold_beside(self, error: LimaError | OSError) -> ReadyVM:
         """A cold start because what is kept can't be used this time; it stays as it is."""
-        hint = "what is kept stays, and `pytest-lima prune --golden` removes it if this goes on"
+        hint = "the golden image stays; if this goes on, `pytest-lima prune --golden` removes it"
         self._tell(f"{_reason(error)}; {hint}")
         return self.cold()
 
@@ -276,7 +274,8 @@ class Start:
             if warm or isinstance(error, InstanceDiedError):
                 raise
             self._observer.warn(
-                f"{name} could not be kept, so the next start is cold too: {_reason(error)}"
+                f"no golden image of {name} was saved, so the next start is cold too: "
+                f"{_reason(error)}"
             )
         else:
             if problem is not None and warm:
@@ -288,7 +287,7 @@ class Start:
         problem = fit.unfit_machine(vm.info.dir, config, vm.keys)
         if problem is not None:
             return problem
-        self._observer.phase(request.name, "being kept for warm starts")
+        self._observer.phase(request.name, "saving a golden image")
         by_disk = fit.unfit_memory(config) is not None
         for keep in [clone.bake] if by_disk else [bake, clone.bake]:
             try:
@@ -313,12 +312,12 @@ class Start:
     def _tell(self, problem: str | None) -> None:
         if problem is not None:
             self._observer.warn(
-                f"{self._request.name} could not wake up and starts cold: {problem}"
+                f"{self._request.name} could not start warm, so it starts cold: {problem}"
             )
 
     def _no_warm_start(self, problem: str) -> HostError:
-        return HostError(f"{self._request.name} can't be kept for warm starts", seen=problem,
-                         remedy="take --lima-start=auto or cold")  # fmt: skip
+        return HostError(f"no golden image can be made of {self._request.name}", seen=problem,
+                         remedy="use --lima-start=auto or cold")  # fmt: skip
 
 
 def _fault(golden: Golden, error: LimaError | OSError) -> str:

@@ -74,7 +74,7 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
     if not session.in_use or _runs_nothing(config) or config.get_verbosity() < 0:
         return []
     lines: list[str] = []
-    with boundary.told(lines.append, "lima: what will be run can't be told"):
+    with boundary.told(lines.append, "lima: cannot show what will run"):
         from pytest_lima.plugin import report
 
         lines += report.header(session)
@@ -191,7 +191,7 @@ def pytest_configure_node(node: Any) -> None:
 def pytest_xdist_node_collection_finished(node: Any) -> None:
     """A worker of pytest-xdist has collected: show what it will start."""
     session = node.config.stash[session_key]
-    with boundary.told(session.notes.append, "what the workers start is not shown"):
+    with boundary.told(session.notes.append, "cannot show what the workers start"):
         if session.workers.collected():
             session.signals.install()
 
@@ -200,7 +200,7 @@ def pytest_xdist_node_collection_finished(node: Any) -> None:
 def pytest_testnodedown(node: Any, error: object) -> None:
     """A worker of pytest-xdist has ended, or crashed."""
     session = node.config.stash[session_key]
-    with boundary.told(session.notes.append, "what a worker has left is not known"):
+    with boundary.told(session.notes.append, "cannot report what a worker left"):
         session.workers.ended(node, error)
         if error:
             session.note_crash()
@@ -212,7 +212,7 @@ def pytest_terminal_summary(
     """Say what was kept and how to get in, and how long it took, if that was asked for."""
     session = config.stash[session_key]
     if session.made is not None:
-        with boundary.told(session.notes.append, "what was kept can't be told"):
+        with boundary.told(session.notes.append, "cannot report what was kept"):
             from pytest_lima.plugin import report
 
             report.summary(terminalreporter, session)

@@ -34,8 +34,8 @@ def lima_settings(request: pytest.FixtureRequest) -> Settings:
 def lima_template(lima_settings: Settings) -> str:
     """The template of the VM: a ``template:`` name, a path or a URL.
 
-    Override it in a conftest.py to pin one for the tests beside it. When the run names
-    several templates, each test runs on each of those instead.
+    Override it in a conftest.py to choose one for that folder's tests. When the run has several
+    templates, each test runs on each of them instead.
     """
     return lima_settings.templates[0]
 
@@ -44,7 +44,7 @@ def lima_template(lima_settings: Settings) -> str:
 def lima_overrides() -> Mapping[str, Any]:
     """A mapping that is merged into the template, such as ``{"cpus": 4}``.
 
-    Override it in a conftest.py. Mappings in it are merged, everything else is replaced.
+    Override it in a conftest.py. Mappings are merged; all other values are replaced.
     """
     return {}
 
@@ -53,18 +53,18 @@ def lima_overrides() -> Mapping[str, Any]:
 def lima(
     request: pytest.FixtureRequest, lima_template: PathText, lima_overrides: Mapping[str, Any]
 ) -> Iterator[Instance]:
-    """A real Linux VM, started once for all tests that want the same one.
+    """A real Linux VM that is ready, shared by all tests with the same spec.
 
-    It is ready: cloud-init has ended without errors, SSH answers, and so do the container
-    engines that the collected tests ask for. It is deleted after the last test that wants it.
-    ``@pytest.mark.lima(cpus=4, …)`` on a test asks for one of another kind from this same fixture.
+    Ready means that cloud-init has ended without errors, and that SSH and the container engines
+    that the collected tests use answer. The VM is deleted after the last test that uses it. A
+    test with ``@pytest.mark.lima(cpus=4, …)`` gets a VM with that spec.
     """
     session = request.config.stash[session_key]
     asked = request.param if hasattr(request, "param") else session.asked_by_name()
     if not isinstance(asked, Ask):
         raise TemplateError(
-            f"the `lima` fixture can't take {asked!r} as a parameter",
-            remedy="give the spec to the marker, as in @pytest.mark.lima(cpus=4)",
+            f"the `lima` fixture doesn't accept the parameter {asked!r}",
+            remedy="pass the spec to the marker, as in @pytest.mark.lima(cpus=4)",
         )
     yield session.acquire(asked, lima_template, lima_overrides)
     session.release(asked)
@@ -74,10 +74,11 @@ def lima(
 def lima_fresh(
     request: pytest.FixtureRequest, lima_template: PathText, lima_overrides: Mapping[str, Any]
 ) -> Iterator[Instance]:
-    """A Linux VM for this test alone, in the state in which it first was ready.
+    """A Linux VM for this test alone, in its first ready state.
 
-    It wakes up from a kept one within seconds where warm start works, and boots elsewhere. The
-    test's ``@pytest.mark.lima`` says what it is, and has the engines that this test asks for.
+    It resumes from a golden image within seconds where warm start works; elsewhere it boots. The
+    arguments of the test's ``@pytest.mark.lima`` are its spec. It has the engines that this test
+    uses.
     """
     session = request.config.stash[session_key]
     yield session.create_fresh(request.node, lima_template, lima_overrides)
@@ -88,9 +89,10 @@ def lima_fresh(
 def lima_factory(
     request: pytest.FixtureRequest, lima_template: PathText, lima_overrides: Mapping[str, Any]
 ) -> Iterator[LimaFactory]:
-    """Starts further VMs: ``lima_factory(name="db", memory=4)``; they end with the session.
+    """Starts further VMs: ``lima_factory(name="db", memory=4)``. They end with the session.
 
-    Takes the marker's arguments except ``fresh``, and ``name`` for a part of the host name.
+    Accepts the marker's arguments except ``fresh``, and ``name``, which becomes part of the host
+    name.
     """
     session = request.config.stash[session_key]
 
@@ -108,7 +110,7 @@ def lima_factory(
 
 @pytest.fixture(scope="session")
 def lima_docker_host(lima: Instance) -> str:
-    """``unix://…`` address on this host of the VM's Docker, which answers."""
+    """Address of the VM's Docker on this host, ``unix://…``."""
     return lima.docker_host
 
 
@@ -117,8 +119,8 @@ def lima_docker_env(lima_docker_host: str) -> dict[str, str]:
     """Environment variables that point docker tools and Testcontainers at the VM's Docker.
 
     Set all of them for a child process, or with ``monkeypatch.setenv``: ``DOCKER_HOST``, the
-    ``TESTCONTAINERS_*`` that go with it, and as empty texts what may be set for another Docker.
-    Testcontainers' own cleaner is off, as the VM goes with all that is in it.
+    ``TESTCONTAINERS_*`` variables for it, and as empty strings those that may be set for another
+    Docker. Testcontainers' own cleanup (Ryuk) is off, as all containers end with the VM.
     """
     return {
         "DOCKER_HOST": lima_docker_host,
@@ -132,5 +134,5 @@ def lima_docker_env(lima_docker_host: str) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def lima_containerd_address(lima: Instance) -> str:
-    """Path on this host of the socket of the VM's containerd, for ``CONTAINERD_ADDRESS``."""
+    """Path on this host of the VM's containerd socket, for ``CONTAINERD_ADDRESS``."""
     return lima.containerd_address

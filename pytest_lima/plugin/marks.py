@@ -21,8 +21,9 @@ from pytest_lima.spec import MachineSpec, machine_spec, require_known
 HELP = (
     "lima(*, template=None, vmtype=None, cpus=None, memory=None, disk=None, provision=(), "
     "mounts=(), networks=(), set=(), param=None, arch=None, overrides=None, engine=None, "
-    "fresh=False): the test needs a Linux VM, the `lima` fixture's; with arguments one of that "
-    "spec; engine: with docker, containerd or both; fresh: in the state in which it first was ready"
+    "fresh=False): the test needs a Linux VM from the `lima` fixture; the arguments say which; "
+    "engine: docker, containerd or both answer in it; fresh=True: reset the VM to its first ready "
+    "state before the test"
 )
 
 # Session fixtures that hold plain data; a conftest.py in a folder may replace them for its tests.
@@ -190,14 +191,14 @@ def check(item: pytest.Item) -> None:
     problem = ask.problem
     if _given(item) is None and _ask(item) != Ask():
         problem = (
-            "arguments need a test that pytest can parametrise, and this is none (a "
-            "unittest.TestCase, for one), or was marked when that was over; use the options, or "
-            "a plain function that takes `lima`"
+            "arguments need a test that pytest can parametrize; this one can't be (as in a "
+            "unittest.TestCase), or was marked too late; use the options, or a plain function "
+            "that takes `lima`"
         )
     elif (_ask(item), marked_engines(item)) != item.stash[_said_key]:
         problem = (
-            "it was added when the VM of the test was decided on already; add it where the test "
-            "is defined, or in a hook of the collection"
+            "it was added after the VM of the test had been chosen; add it where the test "
+            "is defined, or in a collection hook"
         )
     if problem:
         pytest.fail(f"@pytest.mark.lima: {problem}", pytrace=False)
@@ -225,11 +226,11 @@ def _ask(node: pytest.Item) -> Ask:
     arguments: dict[str, object] = {}
     for marker in reversed(list(node.iter_markers("lima"))):
         if marker.args:
-            return Ask(problem=f"arguments have names, {marker.args[0]!r} has none")
+            return Ask(problem=f"arguments must be passed by name, but {marker.args[0]!r} has none")
         arguments.update(marker.kwargs)
     fresh, engine = arguments.pop("fresh", False), arguments.pop("engine", None)
     if not isinstance(fresh, bool):
-        return Ask(problem=f"fresh={fresh!r} is not accepted; give True or False")
+        return Ask(problem=f"fresh={fresh!r} is not accepted; expected True or False")
     try:
         if engine is not None:
             engines.named(engine)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 session_key = pytest.StashKey["LimaSession"]()
 
 # What it could not do with what a test has left, a reaper does when this process has ended.
-_NOT_ENDED = "VMs of this run were not ended, and will be when pytest has ended"
+_NOT_ENDED = "some VMs of this run were not ended; the reaper ends them after pytest"
 
 
 class LimaSession:

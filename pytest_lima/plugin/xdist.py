@@ -200,7 +200,7 @@ class Boots:
 
     def _watch(self) -> None:
         while not self._ended.wait(_LOOK):
-            with boundary.told(self._warn_once, "what the workers start is not shown now"):
+            with boundary.told(self._warn_once, "cannot show what the workers start from now on"):
                 for record in self._ledger.records():
                     if record.run == self._run:
                         self._tell(record)

@@ -110,7 +110,7 @@ def _correct_clock(connection: Connection) -> None:
         clock.correct(connection)
     except LimaError as error:
         raise InstanceDiedError(
-            "the VM's clock has stood still, and can't be set",
+            "the VM was paused and its clock can't be set",
             ran=error.ran,
             seen=error.seen or error.what,
         ) from error
@@ -120,9 +120,9 @@ def _require_space(folder: Path, memory: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < memory + _SPARE:
         raise LimaError(
-            "there is too little room to keep the VM's memory",
-            seen=f"{free >> 20} MiB are free, {(memory + _SPARE) >> 20} MiB are wanted",
-            remedy=f"make room on the file system of {folder}",
+            "there is too little disk space to save the VM's memory",
+            seen=f"{free >> 20} MiB are free, {(memory + _SPARE) >> 20} MiB are needed",
+            remedy=f"free disk space on the file system of {folder}",
         )
 
 
@@ -145,7 +145,7 @@ def _standing_still(monitor: Monitor) -> Iterator[None]:
         try:
             monitor.execute("cont")
         except LimaError as error:
-            raise InstanceDiedError("the VM stands still for good", seen=error.seen) from error
+            raise InstanceDiedError("QEMU can't continue the paused VM", seen=error.seen) from error
 
 
 def _write_state(monitor: Monitor, path: Path) -> None:
@@ -218,4 +218,4 @@ def create_overlay(
     argv += ["-u", str(path), str(size)] if size else [str(path)]
     done = process.run(argv, env=environ, timeout=_TOOL_TIMEOUT)
     if not done.ok:
-        raise LimaError("qemu-img could not make a disk", ran=" ".join(argv), seen=done.stderr)
+        raise LimaError("qemu-img could not create a disk", ran=" ".join(argv), seen=done.stderr)

@@ -134,4 +134,4 @@ def _copy_on_write(
     argv = ["cp", *flags, *map(str, files), str(folder)]
     done = process.run(argv, env=environ, timeout=timeout)
     if not done.ok:
-        raise LimaError("a kept VM could not be copied", ran=" ".join(argv), seen=done.stderr)
+        raise LimaError("a golden image could not be copied", ran=" ".join(argv), seen=done.stderr)

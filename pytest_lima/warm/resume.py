@@ -58,7 +58,7 @@ _OF_THE_HOST = re.compile(
 class Resume(Boot):
     """The waking up of one instance; what it can do after that is as after a cold boot."""
 
-    _doing = "waking up"
+    _doing = "resuming"
 
     def __init__(self, request: StartRequest, observer: Observer, golden: Golden) -> None:
         """Prepare to wake it up from ``golden``, within a minute or the time of ``request``."""
@@ -96,7 +96,7 @@ class Resume(Boot):
         waiting = self._waiting()
         self._load(waiting)
         info, address = self._locate(waiting)
-        keys = HostKeys(self._golden.host_keys, f"the kept {self._golden.name}", lasting=False)
+        keys = HostKeys(self._golden.host_keys, f"the golden {self._golden.name}", lasting=False)
         keys.write_known_hosts(folder / "known_hosts", self._name)
         if len(self._golden.booted_as) > 1:  # Lima leads to the first address
             self._lead_ssh_to(guest_address(self._golden.booted_as), address.port)
@@ -207,7 +207,7 @@ class Resume(Boot):
     def _wake(self, waiting: Waiting, forward: SocketForward) -> float:
         kept, host, start = self._golden.kept, f"lima-{self._name}", cidata.read(self._dir)
         drift = waiting.until(
-            "waking up",
+            "resuming",
             lambda: identity.wake(forward.once, kept, host, start, self._left()),
             _INTERVAL,
         )
@@ -218,7 +218,7 @@ class Resume(Boot):
 def _not_loaded(said: str, *, refused: bool) -> StartError:
     """The error of a QEMU that has not loaded the state, which it may have refused."""
     kind = RefusedStateError if refused and not _OF_THE_HOST.search(said) else StartError
-    return kind("QEMU could not load the kept machine", seen=said)
+    return kind("QEMU could not load the golden image", seen=said)
 
 
 def _waiting_for_state(host: Host) -> Host:

@@ -59,7 +59,7 @@ class Snapshots:
             golden = self._store.find(key)
         except OSError as error:
             raise LimaError(
-                f"the snapshot {name!r} of {self._instance} can't be read; it stays",
+                f"the snapshot {name!r} of {self._instance} can't be read; it is not removed",
                 seen=str(error),
                 remedy=remedy(error, self._host),
             ) from error
@@ -67,7 +67,7 @@ class Snapshots:
             raise LimaError(
                 f"{self._instance} has no snapshot {name!r}",
                 seen="it has " + (", ".join(self.names()) or "none"),
-                remedy=f"take it before, with snapshot({name!r})",
+                remedy=f"take it first, with snapshot({name!r})",
             )
         return golden
 
@@ -92,27 +92,27 @@ class Snapshots:
         problem = fit.unfit_memory(info.config) or fit.unfit_machine(info.dir, info.config, vm.keys)
         if problem is not None:
             raise HostError(
-                f"the state of {info.name} can't be kept",
+                f"the state of {info.name} can't be saved",
                 seen=problem,
-                remedy="take a VM of another kind for this; reset() works with any",
+                remedy="use another kind of VM for this; reset() works with any",
             )
         try:
             with self._store.half(key) as folder:
                 return self._store.publish(bake(vm, self._host.limactl.env, folder, key, info.name))
         except OSError as error:
             raise LimaError(
-                f"the state of {info.name} could not be kept; the VM runs on", seen=str(error),
+                f"the state of {info.name} could not be saved; the VM runs on", seen=str(error),
                 remedy=remedy(error, self._host),
             ) from error  # fmt: skip
 
 
 def remedy(error: OSError, host: Host) -> str:
-    """What helps against what keeps a state from being kept, read or woken up."""
+    """What helps against what keeps a state from being saved, read or resumed."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"make room on the file system of {host.limactl.home}"
+        return f"free disk space on the file system of {host.limactl.home}"
     if error.errno in (errno.EMFILE, errno.ENFILE):
-        return "close open files, or allow for more: see `ulimit -n`"
-    return "mend what that names"
+        return "close open files, or allow more with `ulimit -n`"
+    return "fix what that names"
 
 
 def _key(name: str) -> str:
@@ -120,6 +120,6 @@ def _key(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise TemplateError(
             f"the name {name!r} can't be used for a snapshot",
-            remedy="give 1 to 40 of a-z, 0-9, -, _ and ., the first a letter or a digit",
+            remedy="use 1 to 40 of a-z, 0-9, -, _ and ., the first a letter or a digit",
         )
     return name.replace(".", "+")

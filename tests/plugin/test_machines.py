@@ -210,8 +210,8 @@ def test_the_option_overrules_what_fixtures_ask(pytester, fake_lima):
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines([
         "LimaError: pl-* was started without containerd",
-        "  do: ask for it with --lima-engine=containerd, with engine='containerd' in the test's "
-        "marker, or by the fixture that does",
+        "  do: use the fixture for it, engine='containerd' in the test's marker, or "
+        "--lima-engine=containerd",
     ], consecutive=True)  # fmt: skip
     fake_lima.assert_clean()
 

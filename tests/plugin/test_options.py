@@ -83,18 +83,18 @@ def test_a_template_file_and_a_mount_are_used_from_another_folder(pytester, fake
     ("option", "value", "accepted"),
     [
         ("vmtype", "wsl2", "one of auto, vz, qemu"),
-        ("cpus", "two", "a whole number from 1"),
+        ("cpus", "two", "a whole number, 1 or more"),
         ("memory", "lots", "a size such as 2, 2GiB or 512MiB"),
         ("timeout", "-1", "a number above 0"),
         ("param", "novalue", "KEY=VALUE"),
-        ("home", " ", "a text that is not empty"),
+        ("home", " ", "a non-empty string"),
     ],
 )
 def test_a_bad_value_is_one_clear_usage_error(pytester, monkeypatch, option, value, accepted):
     pytester.makepyfile("def test_plain(): pass")
     for name in ("TIMEOUT", "VMTYPE"):  # the fake's own
         monkeypatch.delenv(f"PYTEST_LIMA_{name}")
-    complaint = f"'{value}' is not accepted; give {accepted}"
+    complaint = f"'{value}' is not accepted; expected {accepted}"
 
     def assert_refused(where, *args):
         result = pytester.runpytest(*args)

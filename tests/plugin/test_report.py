@@ -99,7 +99,7 @@ def test_a_failed_boot_is_five_lines_for_each_test(pytester, fake_lima):
             rf"_+ ERROR at setup of test_{name} _+",
             r"ProvisionError: a provision script failed: provision\.system/0000000\d",
             r"  seen: Reading package lists\.\.\. \| E: Unable to locate package nosuchpackage",
-            r"  do: mend the script; the VM was not handed to any test",
+            r"  do: fix the script; no test got the VM",
             r"  log: /",
             r"(_+ ERROR at setup of test_two _+|=+ short test summary info =+)",
         ], consecutive=True)  # fmt: skip

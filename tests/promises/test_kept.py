@@ -192,7 +192,7 @@ def test_39_what_does_not_wake_up_goes_and_the_vm_starts_cold(start, starts, war
     start.ready()
     assert starts == ["cold"]
     [warning] = warnings.said
-    assert warning.startswith("pl-1 could not wake up and starts cold: ")
+    assert warning.startswith("pl-1 could not start warm, so it starts cold: ")
     assert not golden.folder.exists()
 
 

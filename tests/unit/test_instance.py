@@ -59,7 +59,7 @@ def test_what_it_knows_of_itself(vm, fake_lima) -> None:
 
     assert vm.cloud_init_status()["status"] == "done"
     vm.run("rm /bin/cloud-init", user="root")
-    with pytest.raises(LimaError, match="cloud-init's status can't be read"):
+    with pytest.raises(LimaError, match="cannot read cloud-init's status"):
         vm.cloud_init_status()
 
 

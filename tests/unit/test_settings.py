@@ -96,11 +96,11 @@ def test_repeatable_values_are_one_per_line() -> None:
     [
         ("vmtype", "wsl2", "one of auto, vz, qemu"),
         ("vmtype", "QEMU", "one of auto, vz, qemu"),
-        ("cpus", "0", "a whole number from 1"),
-        ("cpus", "-1", "a whole number from 1"),
-        ("cpus", "1.5", "a whole number from 1"),
-        ("cpus", "two", "a whole number from 1"),
-        ("cpus", "²", "a whole number from 1"),
+        ("cpus", "0", "a whole number, 1 or more"),
+        ("cpus", "-1", "a whole number, 1 or more"),
+        ("cpus", "1.5", "a whole number, 1 or more"),
+        ("cpus", "two", "a whole number, 1 or more"),
+        ("cpus", "²", "a whole number, 1 or more"),
         ("memory", "0", "a size such as 2, 2GiB or 512MiB"),
         ("memory", "-2", "a size such as"),
         ("memory", "2 TiB", "a size such as"),
@@ -114,8 +114,8 @@ def test_repeatable_values_are_one_per_line() -> None:
         ("param", "novalue", "KEY=VALUE"),
         ("param", "1a=b", "KEY=VALUE"),
         ("param", "=b", "KEY=VALUE"),
-        ("home", "   ", "a text that is not empty"),
-        ("template", "   ", "a text that is not empty"),
+        ("home", "   ", "a non-empty string"),
+        ("template", "   ", "a non-empty string"),
     ],
 )
 def test_a_bad_value_names_its_source_and_what_is_accepted(name, text, accepted) -> None:
@@ -129,7 +129,7 @@ def test_a_bad_value_names_its_source_and_what_is_accepted(name, text, accepted)
             resolve(*sources)
         message = str(caught.value)
         assert message.startswith(f"{where}: ")
-        assert f"is not accepted; give {accepted}" in message
+        assert f"is not accepted; expected {accepted}" in message
         assert caught.value.__context__ is None or caught.value.__suppress_context__
 
 

@@ -41,11 +41,11 @@ def test_a_count_may_be_none() -> None:
     ("parse", "texts", "accepted"),
     [
         (values.gib, ["", "0", "-2", "2 TiB", "1e3", "9" * 400], "a size such as 2, 2GiB"),
-        (values.at_least_one, ["0", "-1", "1.5", "two", "²"], "a whole number from 1"),
-        (values.count, ["-1", "1.5", "", "²"], "a whole number from 0"),
+        (values.at_least_one, ["0", "-1", "1.5", "two", "²"], "a whole number, 1 or more"),
+        (values.count, ["-1", "1.5", "", "²"], "a whole number, 0 or more"),
         (values.positive, ["0", "-1", "nan", "inf", "10s"], "a number above 0"),
         (values.switch, ["maybe", "2", ""], "one of on, yes, true, 1, off"),
-        (values.not_empty, ["", " \n"], "a text that is not empty"),
+        (values.not_empty, ["", " \n"], "a non-empty string"),
         (values.pair, ["novalue", "1a=b", "=b"], "KEY=VALUE"),
         (values.one_of("a", "b"), ["c", "A", ""], "one of a, b"),
     ],
@@ -92,5 +92,5 @@ def test_an_expression_may_be_key_and_value(text: str, expression: str) -> None:
 
 
 def test_an_empty_expression() -> None:
-    with pytest.raises(ValueError, match="not empty"):
+    with pytest.raises(ValueError, match="non-empty"):
         values.expression("  ")

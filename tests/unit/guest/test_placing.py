@@ -116,7 +116,7 @@ def test_names_are_taken_as_they_are(connection, guest, tmp_path, name: str) -> 
 
 REFUSED = {
     "missing/file": "No such file or directory",
-    "folder": "it is a directory; give the path of a file in it",
+    "folder": "it is a directory; expected the path of a file",
     "locked/file": "Permission denied",
     "pipe": "it is neither a file nor a device",
     "read-only": "Permission denied",

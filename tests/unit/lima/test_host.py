@@ -131,7 +131,7 @@ def test_vz_is_for_macos(settings, env, monkeypatch) -> None:
 
 @pytest.mark.parametrize("kind", ["wsl2", "krunkit", "QEMU"])
 def test_other_drivers_of_a_template_are_refused(settings, env, kind: str) -> None:
-    with pytest.raises(HostError, match=f"vmType {kind} is none that pytest-lima") as caught:
+    with pytest.raises(HostError, match=f"pytest-lima can't run vmType {kind}") as caught:
         host.inspect(settings, env, vmtype=kind)
     assert "--lima-vmtype=qemu" in str(caught.value)
 

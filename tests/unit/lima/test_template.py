@@ -155,7 +155,7 @@ def test_mounts_that_are_none(mount: str) -> None:
     with pytest.raises(TemplateError) as caught:
         fill(machine_spec(mounts=[mount]))
     assert str(caught.value).startswith(f"the mount {mount!r} is not a directory on this host")
-    assert "give an existing directory" in str(caught.value)
+    assert "use an existing directory" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -508,7 +508,7 @@ def test_texts_of_a_template_stay_texts() -> None:
 @pytest.mark.parametrize("by", ["template", "overrides"])
 @pytest.mark.parametrize("system", ["FreeBSD", "Darwin", "Windows", "linux", "Plan9"])
 def test_a_guest_of_another_system_is_refused_in_its_own_words(system: str, by: str) -> None:
-    with pytest.raises(TemplateError, match="my.yaml makes no Linux guest") as caught:
+    with pytest.raises(TemplateError, match="my.yaml isn't Linux") as caught:
         if by == "template":
             fill(os=system)
         else:
@@ -539,7 +539,7 @@ def test_one_that_lima_alone_could_expand_is_refused_at_once(path: str) -> None:
     rules = [{"guestSocket": path, **SOCKET}]
     with pytest.raises(TemplateError, match="path of the engine's socket") as caught:
         fill(with_engines("docker"), portForwards=rules)
-    assert "none of the variables that are known here" in caught.value.seen
+    assert "is not a known variable" in caught.value.seen
     assert "{{.UID}}, {{.User}}, {{.Home}}" in caught.value.remedy
     assert fill(portForwards=rules).sockets == {}  # nobody asks for it
 

@@ -310,13 +310,13 @@ def test_who_comes_while_it_stands_still_waits(ledger, other) -> None:
     claims = Claims(ledger, Settings(), run_of())
     record, _ = take(claims)
     claims.ready(record.name)
-    with claims.standing_still(record.name, "kept"):
+    with claims.standing_still(record.name, "cloned"):
         joined, ours = other.do(Settings(), run_of(), take)
         assert (joined.name, joined.state, ours) == (record.name, State.STARTING, False)
         assert joined.claimable
     assert ledger.read(record.name).state == State.READY
-    with pytest.raises(LimaError, match="can't be kept: 1 other processes use it") as caught:
-        claims.standing_still(record.name, "kept").__enter__()
+    with pytest.raises(LimaError, match="can't be cloned: 1 other processes use it") as caught:
+        claims.standing_still(record.name, "cloned").__enter__()
     assert f"process {other.identity.pid}: " in str(caught.value)
     assert ledger.read(record.name).state == State.READY
 
@@ -325,7 +325,7 @@ def test_one_that_is_removed_while_it_stands_still_stays_so(ledger, other) -> No
     claims = Claims(ledger, Settings(), run_of())
     record, _ = take(claims)
     claims.ready(record.name)
-    with pytest.raises(LimaError, match="no room"), claims.standing_still(record.name, "kept"):
+    with pytest.raises(LimaError, match="no room"), claims.standing_still(record.name, "cloned"):
         ledger.write(replace(record, state=State.ENDING, starter=other.identity))
         raise LimaError("no room")
     assert ledger.read(record.name).state == State.ENDING

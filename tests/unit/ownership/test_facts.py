@@ -30,8 +30,8 @@ def test_differences_are_named() -> None:
     asked = describe(order("a", cpus=2, memory=1024, engines=frozenset({"docker"})))
     there = describe(order("b", cpus=4, disk=2048))
     assert differences(asked, there) == [
-        "cpus is 4, asked for is 2", "memory is not set, asked for is 1024 MiB",
-        "disk is 2048 MiB, asked for is not set", "engines is not set, asked for is docker",
+        "cpus is 4, requested: 2", "memory is not set, requested: 1024 MiB",
+        "disk is 2048 MiB, requested: not set", "engines is not set, requested: docker",
     ]  # fmt: skip
 
 

@@ -317,8 +317,8 @@ def test_who_comes_while_it_is_kept_waits(vm: Instance, states: States, ledger: 
     states.seen = look
     vm.snapshot("a")
     vm.clone()
-    assert seen == [(State.STARTING, "standing still, to be kept"),
-                    (State.STARTING, "standing still, to be cloned")]  # fmt: skip
+    assert seen == [(State.STARTING, "paused, to be snapshotted"),
+                    (State.STARTING, "paused, to be cloned")]  # fmt: skip
     record = ledger.read(vm.name)
     assert record is not None and record.state == State.READY
 

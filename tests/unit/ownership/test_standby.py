@@ -52,7 +52,7 @@ class Makers:
 
         def spare(order: StartRequest) -> Vm | None:
             self.names.append(order.name)
-            observer.phase(order.name, "waking up")
+            observer.phase(order.name, "resuming")
             observer.warn("a warning from aside")
             while not self.may_go_on.wait(0.01):
                 observer.tick("")
@@ -178,7 +178,7 @@ def test_one_that_failed_is_thrown_away_with_one_warning(
     assert standby.take(order()) is None
     warnings = [text for text in observer.all("warn") if "aside" not in text]
     assert len(warnings) == 1
-    assert "is not used and another VM is started: it hangs" in warnings[0]
+    assert "is unusable, so another VM is started: it hangs" in warnings[0]
     assert "a reason" in warnings[0]
     assert discarded == makers.names and adopted == []
     assert standby.take(order()) is None and standby.close() == []

@@ -180,12 +180,12 @@ REFUSED = [RefusedStateError("QEMU could not load it", seen="a reason"),
 # What the kept machine has no part in, or may have none.
 OTHERS = [
     StartError("the VM did not start", seen="a reason"),
-    StartError("QEMU could not load the kept machine", seen="a reason"),  # killed by the host
+    StartError("QEMU could not load the golden image", seen="a reason"),  # killed by the host
     ReadyTimeoutError("no engine answers", seen="a reason"),
     HostKeyError("something else answers", seen="a reason"),
     ConnectionLostError("no forward", seen="a reason"),
     LimactlMissingError("it can't be run", seen="a reason"),
-    LimaError("qemu-img could not make a disk", seen="a reason"),
+    LimaError("qemu-img could not create a disk", seen="a reason"),
     OSError(errno.ENOSPC, "a reason"),
     OSError(errno.EMFILE, "a reason"),
     OSError(errno.ENOMEM, "a reason"),
@@ -203,7 +203,7 @@ def test_what_does_not_wake_up_is_started_cold_and_kept_anew(
     machine.start()
     assert machine.steps == ["cold", "keep", "warm", "delete", "cold", "keep"]
     [warning] = observer.all("warn")
-    assert "pl-1 could not wake up and starts cold: " in warning
+    assert "pl-1 could not start warm, so it starts cold: " in warning
     assert "a reason" in warning
 
 
@@ -236,8 +236,8 @@ def test_what_another_fault_keeps_from_waking_up_stays(
     machine.start()
     assert machine.steps[2:] == ["warm", "delete", "cold"]
     [warning] = observer.all("warn")
-    assert "pl-1 could not wake up and starts cold: " in warning and "a reason" in warning
-    assert "what is kept stays" in warning and "prune --golden" in warning
+    assert "pl-1 could not start warm, so it starts cold: " in warning and "a reason" in warning
+    assert "the golden image stays" in warning and "prune --golden" in warning
     with pytest.raises(type(error)):
         machine.start(mode="warm")
     assert machine.store.all() == kept
@@ -464,7 +464,7 @@ def test_one_that_can_t_be_frozen_now_is_tried_again(machine: Machine, observer:
 def test_one_whose_memory_turns_out_not_to_be_kept_is_kept_by_its_disk(
     machine: Machine, observer: Recorder
 ) -> None:
-    machine.keep_memory = NotKeptError("its memory can't be kept", seen="it has no Python 3")
+    machine.keep_memory = NotKeptError("its memory can't be saved", seen="it has no Python 3")
     machine.start()
     machine.start()
     assert machine.steps == ["cold", "keep", "keep its disk", "warm"]
@@ -473,7 +473,7 @@ def test_one_whose_memory_turns_out_not_to_be_kept_is_kept_by_its_disk(
 
 
 def test_one_of_which_nothing_can_be_kept_is_not_tried_again(machine: Machine) -> None:
-    machine.keep_memory = NotKeptError("its memory can't be kept", seen="it has no Python 3")
+    machine.keep_memory = NotKeptError("its memory can't be saved", seen="it has no Python 3")
     machine.keep = NotFrozenError("it can't be frozen", seen="an overlay")
     machine.start()
     machine.start()
@@ -540,12 +540,12 @@ def test_what_can_not_wake_up_from_its_own_state_does_not_start(
         return cast("Golden", None)
 
     machine.warm = OSError(errno.ENOSPC, "No space left on device")
-    with pytest.raises(StartError, match="pl-1 could not wake up from a state") as caught:
+    with pytest.raises(StartError, match="pl-1 could not resume from its saved state") as caught:
         machine.start(state="a")
     assert ("No such file" if gone else "No space left") in str(caught.value.seen)
     assert machine.steps == ([] if gone else ["warm"])
     if not gone:
-        assert "make room" in (caught.value.remedy or "")
+        assert "free disk space" in (caught.value.remedy or "")
 
 
 def mishap() -> StartError:

@@ -83,17 +83,17 @@ def test_engines_are_no_part_of_an_ask(markers, engines) -> None:
 @pytest.mark.parametrize(
     ("marker", "problem"),
     [
-        (mark("docker"), "arguments have names, 'docker' has none"),
+        (mark("docker"), "arguments must be passed by name, but 'docker' has none"),
         (mark(cpu=2), "an unexpected keyword argument 'cpu' (did you mean cpus=?)"),
-        (mark(cpus=0), "cpus=0 is not accepted; give a whole number from 1"),
+        (mark(cpus=0), "cpus=0 is not accepted; expected a whole number, 1 or more"),
         (mark(memory="a lot"), "memory='a lot' is not accepted"),
         (
             mark(engine="Dokcer"),
-            "engine='Dokcer' is not accepted; give one of docker, containerd, "
+            "engine='Dokcer' is not accepted; expected one of docker, containerd, "
             "both, none (did you mean docker?)",
         ),
-        (mark(engine=["docker"]), "engine=['docker'] is not accepted; give one of docker"),
-        (mark(engine=True), "engine=True is not accepted; give one of docker"),
+        (mark(engine=["docker"]), "engine=['docker'] is not accepted; expected one of docker"),
+        (mark(engine=True), "engine=True is not accepted; expected one of docker"),
     ],
 )
 def test_what_is_wrong_is_kept_for_the_setup(marker, problem: str) -> None:

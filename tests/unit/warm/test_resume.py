@@ -133,7 +133,7 @@ def test_a_state_is_refused_by_what_qemu_says_alone(
     monkeypatch.setattr(resumes, "_LAST_WORDS", 0.2)
     monkeypatch.setattr(resumes, "Monitor", Monitor)
     monkeypatch.setattr(Path, "is_socket", lambda _: True)
-    with pytest.raises(StartError, match="could not load the kept machine") as caught:
+    with pytest.raises(StartError, match="could not load the golden image") as caught:
         resume._load(quiet())
     assert isinstance(caught.value, RefusedStateError) is refused
     assert (logged or cast("LimaError", error).seen or "") in (caught.value.seen or "")

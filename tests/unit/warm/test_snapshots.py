@@ -109,7 +109,7 @@ def test_what_a_clone_begins_with_has_no_name(machine: Machine, tmp_path: Path) 
 
 def test_a_machine_that_can_t_be_kept(machine: Machine, kept: Snapshots, tmp_path: Path) -> None:
     machine.unfit = "it mounts directories of this host"
-    with pytest.raises(HostError, match="the state of pl-1 can't be kept") as caught:
+    with pytest.raises(HostError, match="the state of pl-1 can't be saved") as caught:
         kept.take(machine.ready, "a")
     assert caught.value.seen == "it mounts directories of this host"
     machine.unfit = None
