@@ -56,7 +56,8 @@ def test_a_failed_test_shows_the_logs_of_what_it_has_cloned_itself(pytester, fak
     pytester.makeconftest("""
         import pytest
         from pytest_lima.guest.identity import Kept
-        from pytest_lima.warm import fit, snapshots, start
+        from pytest_lima.ownership.starting import Start
+        from pytest_lima.warm import fit, snapshots
         from pytest_lima.warm.golden import Golden
 
         @pytest.fixture(scope="session", autouse=True)
@@ -66,7 +67,7 @@ def test_a_failed_test_shows_the_logs_of_what_it_has_cloned_itself(pytester, fak
                 patch.setattr(snapshots, "bake", lambda booted, environ, folder, key, template:
                               Golden(folder, key, booted.info.name, template, Kept("t", "h"),
                                      "ann", {}, "disk-1", "raw", ("pl-1",)))
-                patch.setattr(start, "wake_up", lambda order, golden: order.cold(lambda _: None))
+                patch.setattr(Start, "wake_up", lambda start, golden: start.cold())
                 yield
     """)
     pytester.makepyfile("""
