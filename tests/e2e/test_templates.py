@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -226,14 +227,16 @@ def test_expressions_are_tried_by_limactls_own_yq(limactl: Limactl) -> None:
     ],
 )
 def test_ports_that_nobody_asked_for_stay_in_the_guest(
-    limactl: Limactl, tmp_path: Path, expression: str, own: list[int]
+    tmp_path: Path, expression: str, own: list[int]
 ) -> None:
-    result = apply(limactl, expression, param={"size": "2"})
-    source = tmp_path / "vm.yaml"
-    source.write_text(result.text)
-    made = limactl.run("create", "--name=x", "--vm-type=qemu", *result.edits, str(source))
-    assert made.ok, made.stderr
-    after = lima_yaml.read("it", (limactl.home / "x" / "lima.yaml").read_text())
+    with tempfile.TemporaryDirectory(prefix="pl", dir="/tmp") as home:  # short, for sockets' paths
+        limactl = Limactl(LIMACTL, Path(home), os.environ, {})
+        result = apply(limactl, expression, param={"size": "2"})
+        source = tmp_path / "vm.yaml"
+        source.write_text(result.text)
+        made = limactl.run("create", "--name=x", "--vm-type=qemu", *result.edits, str(source))
+        assert made.ok, made.stderr
+        after = lima_yaml.read("it", Path(home, "x", "lima.yaml").read_text())
     assert [rule["hostPort"] for rule in after["portForwards"][:-1]] == own
     assert after["portForwards"][-1]["ignore"] is True
     assert after["param"] == {"size": "2"}

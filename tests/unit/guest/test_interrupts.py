@@ -100,8 +100,8 @@ def test_an_interrupt_ends_the_command(connection, guest, gone, alarm, way: str)
 def test_an_interrupt_at_any_moment(connection, guest, alarm, way: str, seconds: float) -> None:
     """Also before it is known that the command runs, and which process it is."""
     mark = f"{guest.root}-{way}-{seconds}"
-    alarm(seconds, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
+        alarm(seconds, KeyboardInterrupt())
         run(connection, f"sh -c 'sleep 60' {mark}; true", **WAYS[way])
     time.sleep(0.2)  # that it does not begin later can't be waited for
     running = [one.info["cmdline"] for one in psutil.process_iter(["cmdline"])]
@@ -133,8 +133,8 @@ def test_a_second_interrupt_does_not_wait(connection, guest, alarm) -> None:
 def test_a_command_that_ended_is_not_the_one_that_is_killed(connection, alarm) -> None:
     """An interrupt between two commands: nothing of them is there to be killed."""
     for _ in range(5):
-        alarm(0.05, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
+            alarm(0.05, KeyboardInterrupt())
             while True:
                 assert run(connection, "echo out").stdout == "out\n"
     assert run(connection, "echo next").stdout == "next\n"
@@ -147,8 +147,8 @@ def test_an_interrupt_ends_the_guests_tar(
     tool("tar", f"trap '' TERM HUP INT PIPE; echo $$ >{guest.root}/pids; exec sleep 60")
     (tmp_path / "local").mkdir()
     (tmp_path / "local" / "file").write_bytes(os.urandom(4_000_000))
-    alarm(0.7, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
+        alarm(0.7, KeyboardInterrupt())
         if verb == "put":
             files.put(connection, tmp_path / "local", f"{guest.root}/there")
         else:
@@ -163,8 +163,8 @@ def test_an_interrupt_in_the_middle_of_a_file(connection, guest, tmp_path, alarm
     (guest.root / "file").write_bytes(b"first" * 1000)
     assert len(files.read_bytes(connection, f"{guest.root}/file")) == 5000
     guest.sftp_answers.clear()
-    alarm(0.3, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
+        alarm(0.3, KeyboardInterrupt())
         files.read_bytes(connection, f"{guest.root}/file")
     guest.sftp_answers.set()
     (guest.root / "other").write_text("other")
