@@ -105,8 +105,8 @@ def rows(rounds: int) -> list[Row]:
             print("  ".join(f"{key} {times[-1]:.1f} s" for key, times in found.items()), flush=True)
     hand = found["hand"]
     return [
-        Row("first test, from a golden image", BASELINE, "s", found["warm"], hand),
-        Row("first test, saving a golden image", BASELINE, "s", found["cold"], hand),
+        Row("first test, VM kept by an earlier run", BASELINE, "s", found["warm"], hand),
+        Row("first test, nothing kept, keeping included", BASELINE, "s", found["cold"], hand),
         Row(
             "two workers, a VM each", "twice the same", "s", found["two"],
             [2 * seconds for seconds in hand],

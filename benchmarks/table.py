@@ -18,7 +18,7 @@ class Row:
 
     Attributes:
         name: What was measured.
-        baseline: What it is compared with.
+        baseline: What it is held against.
         unit: ``s``, ``ms`` or ``MiB``.
         ours: A figure a round.
         theirs: The baseline's.
@@ -59,7 +59,7 @@ def line(row: Row) -> str:
 
 def markdown(rows: Sequence[Row]) -> str:
     """The table, ratios only: absolute times are a machine's."""
-    lines = ["| What | Baseline | Ratio (least to most) |", "| --- | --- | --- |"]
+    lines = ["| What | Held against | Ratio (least to most) |", "| --- | --- | --- |"]
     for row in rows:
         least, most = row.ratios
         lines.append(
@@ -86,7 +86,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     chart = pygal.HorizontalBar(
         style=style, js=[], show_legend=False, logarithmic=True, print_values=True,
         value_formatter=lambda ratio: f"{ratio:.3g}", width=900, height=60 + 42 * len(rows),
-        title="Time relative to the baseline; lower is better (logarithmic)",
+        title="Time by pytest-lima, where the baseline's is 1 (logarithmic)",
     )  # fmt: skip
     chart.x_labels = [row.name for row in reversed(rows)]
     chart.add("", [row.ratio for row in reversed(rows)])

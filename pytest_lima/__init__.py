@@ -34,20 +34,18 @@ if TYPE_CHECKING:
         TemplateError,
         WaitTimeoutError,
     )
+    from pytest_lima.guest.commands import CommandResult
     from pytest_lima.instance import Instance
     from pytest_lima.ownership.library import lima_instance
     from pytest_lima.ownership.pool import LimaFactory
-    from pytest_lima.results import CommandResult
     from pytest_lima.settings import Settings
-    from pytest_lima.spec import MachineArguments
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "CommandResult": "pytest_lima.results",
+    "CommandResult": "pytest_lima.guest.commands",
     "Instance": "pytest_lima.instance",
     "LimaFactory": "pytest_lima.ownership.pool",
-    "MachineArguments": "pytest_lima.spec",
     "lima_instance": "pytest_lima.ownership.library",
     "Settings": "pytest_lima.settings",
 }
@@ -67,7 +65,6 @@ __all__ = [
     "LimaFactory",
     "LimactlMissingError",
     "LimactlVersionError",
-    "MachineArguments",
     "ProvisionError",
     "ReadyTimeoutError",
     "Settings",
@@ -81,10 +78,7 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from pytest_lima.lima import libraries
-
-    with libraries.ours_first():
-        return getattr(importlib.import_module(_HOMES.get(name, "pytest_lima.errors")), name)
+    return getattr(importlib.import_module(_HOMES.get(name, "pytest_lima.errors")), name)
 
 
 def __dir__() -> list[str]:

@@ -6,10 +6,12 @@ anything here raises, Ctrl-C included.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from pytest_lima import realtime
+from pytest_lima.booted import Booted
 from pytest_lima.errors import (
     AcceleratorError,
     CommandError,
@@ -28,49 +30,54 @@ from pytest_lima.guest.ssh import Connection, connect
 from pytest_lima.guest.startup import NotBegunError
 from pytest_lima.lima import causes, engines, evidence, logs, paths, process
 from pytest_lima.lima.events import EventLog
+from pytest_lima.lima.host import Host
 from pytest_lima.lima.info import InstanceInfo
 from pytest_lima.lima.qmp import Monitor, guest_address
 from pytest_lima.lima.standstill import Standstill
+from pytest_lima.lima.template import FilledTemplate
 from pytest_lima.lima.vitals import Vitals
 from pytest_lima.observer import Observer
-from pytest_lima.ready import ReadyVM
-from pytest_lima.request import StartRequest
 
 _LOCAL_INTERVAL = 0.02
 
 
 class Boot:
-    """One boot of one instance; nothing of it is needed once that is ready."""
+    """One cold boot of one instance."""
 
     _doing = "booting"
 
-    def __init__(self, request: StartRequest, observer: Observer) -> None:
-        """Prepare to boot it, within the time of ``request`` from now on."""
-        self._request = request
-        self._host = request.host
-        self._name = request.name
+    def __init__(
+        self, host: Host, name: str, filled: FilledTemplate, timeout: float, observer: Observer
+    ) -> None:
+        """Prepare to boot ``name``; ``timeout`` seconds for all of it."""
+        self._host = host
+        self._name = name
+        self._filled = filled
         self._observer = observer
+        self._timeout = timeout
         self._begun = realtime.monotonic()
-        self._deadline = self._begun + request.timeout
-        self._dir = request.host.limactl.home / request.name
+        self._deadline = self._begun + timeout
+        self._dir = host.limactl.home / name
         self._events = EventLog(self._dir / logs.EVENTS)
         self._standstill = Standstill(self._dir)
         self._child: process.Child | None = None
         # The instance that the guest has booted as, whose name paths in it may hold.
-        self._inside = request.name
+        self._inside = name
 
-    def create(self, template: Path) -> None:
+    def create(self, template: Path, edits: tuple[str, ...]) -> None:
         """Have limactl make the instance from ``template``, with ``--set`` and ``--param``.
 
         Raises:
             StartError: limactl couldn't.
         """
         self._observer.phase(self._name, "creating")
-        edits = self._request.filled.edits
         self._host.limactl.create(self._name, template, *edits, timeout=self._left())
 
-    def start(self) -> ReadyVM:
+    def start(self, then: Callable[[Booted], None] = lambda _: None) -> Booted:
         """Start the instance and make it ready.
+
+        Args:
+            then: Gets it before it is announced as ready.
 
         Raises:
             StartError: limactl couldn't start it.
@@ -82,16 +89,25 @@ class Boot:
         folder = paths.our_folder(self._dir)
         # Lima may wait on behind us: its time is the whole, whatever the deadline of ours.
         self._child = self._host.limactl.start(
-            self._name, folder / evidence.START_LOG, self._request.timeout
+            self._name, folder / evidence.START_LOG, self._timeout
         )
         try:
-            return self._make_ready(self._child, folder)
+            booted = self._timed(self._make_ready(self._child, folder))
+            try:
+                then(booted)
+            except BaseException:
+                booted.close()
+                raise
         except BaseException as error:
             self._child.stop()
-            evidence.explain(error, self._host.limactl.home, self._name)
+            if isinstance(error, LimaError):
+                error.log = error.log or str(evidence.keep(self._host.limactl.home, self._name))
             raise
+        seconds = realtime.monotonic() - self._begun
+        self._observer.ready(self._name, seconds)
+        return replace(booted, seconds=seconds)
 
-    def reboot(self, vm: ReadyVM, timeout: float | None) -> ReadyVM:
+    def reboot(self, booted: Booted, timeout: float | None) -> Booted:
         """Reboot the guest and wait until it is ready again.
 
         Its instance id stays, so cloud-init leaves the host keys and the pin holds. Only a guest
@@ -104,29 +120,32 @@ class Boot:
             ReadyTimeoutError: Not ready within ``timeout`` seconds, or those of ``power.patience``.
         """
         patience = power.patience(
-            timeout, vm.cold_seconds, self._host.accelerator.timeout_factor, self._request.timeout
+            timeout, booted.cold_seconds, self._host.accelerator.timeout_factor, self._timeout
         )
+        self._begun = realtime.monotonic()
+        self._deadline = self._begun + patience.seconds
         with patience.explained(self._name):
-            return self._reboot(vm, self._begun + patience.seconds)
+            return self._reboot(booted)
 
-    def _reboot(self, vm: ReadyVM, deadline: float) -> ReadyVM:
-        before, was = power.boot_id(vm.connection), vm.booted_as
-        if self._name not in vm.booted_as:
-            vm = replace(vm, booted_as=(*vm.booted_as, self._name))
-            self._lead_ssh_to(guest_address(vm.booted_as), vm.address.port)
+    def _reboot(self, booted: Booted) -> Booted:
+        before, was = power.boot_id(booted.connection), booted.booted_as
+        if self._name not in booted.booted_as:
+            booted = replace(booted, booted_as=(*booted.booted_as, self._name))
+            self._lead_ssh_to(guest_address(booted.booted_as), booted.address.port)
         printed = logs.size(logs.console(self._dir))
         # From here on: a kernel may panic early. How `limactl start` ended says nothing any more.
-        waiting = Waiting(deadline, Vitals(self._dir).look, self._tick)
+        waiting = Waiting(self._deadline, Vitals(self._dir).look, self._tick)
         self._observer.phase(self._name, "rebooting")
         try:
-            power.reboot(vm.connection)
+            power.reboot(booted.connection)
         except LimaError:
-            if vm.booted_as != was:  # it stays where it is
-                self._lead_ssh_to(guest_address(was), vm.address.port)
+            if booted.booted_as != was:  # it stays where it is
+                self._lead_ssh_to(guest_address(was), booted.address.port)
             raise
-        if vm.forward:
-            vm.forward.close()
-        keys = vm.keys
+        self._inside = self._name
+        if booted.forward:
+            booted.forward.close()
+        keys = booted.keys
         if not keys.lasting:
             keys = waiting.until(
                 pinning.ON_CONSOLE, lambda: hostkeys.from_console(self._dir, printed)
@@ -134,7 +153,7 @@ class Boot:
             keys.write_known_hosts(paths.our_folder(self._dir) / "known_hosts", self._name)
 
         def reconnect() -> Connection | None:
-            connection = connect(vm.address, keys)
+            connection = connect(booted.address, keys)
             try:
                 if power.boot_id(connection) != before:
                     return connection
@@ -144,25 +163,30 @@ class Boot:
             return None
 
         connection = waiting.until("SSH after the reboot", reconnect)
-        forward = self._settle(waiting, vm.info, vm.address, connection)
-        return replace(vm, keys=keys, login=Login.of(connection), forward=forward,
-                       seconds=self._elapsed())  # fmt: skip
+        forward = self._settle(waiting, booted.info, booted.address, connection)
+        seconds = realtime.monotonic() - self._begun
+        self._observer.ready(self._name, seconds)
+        return replace(
+            booted, keys=keys, login=Login.of(connection), forward=forward, seconds=seconds
+        )
 
-    def _make_ready(self, child: process.Child, folder: Path) -> ReadyVM:
+    def _timed(self, booted: Booted) -> Booted:
+        """With how long its boot has taken, for what is kept of it."""
+        return replace(booted, cold_seconds=realtime.monotonic() - self._begun)
+
+    def _make_ready(self, child: process.Child, folder: Path) -> Booted:
         waiting = self._waiting()
         info, address = self._locate(waiting)
         connection, keys = self._connect(waiting, address)
         keys.write_known_hosts(folder / "known_hosts", self._name)
         forward = self._settle(waiting, info, address, connection)
-        seconds = self._elapsed()
-        return ReadyVM(self._request, info, address, keys, Login.of(connection), forward, child,
-                       seconds, (self._name,), seconds)  # fmt: skip
+        return Booted(info, address, keys, Login.of(connection), forward, child, 0.0, (self._name,))
 
     def _locate(self, waiting: Waiting) -> tuple[InstanceInfo, Address]:
         port = self._ssh_port(waiting)
         info = self._host.limactl.inspect(self._name)
         if info is None:
-            raise StartError(f"limactl no longer knows {self._name}")
+            raise StartError(f"limactl does not know {self._name} any more")
         return info, self._address(port, info.user)
 
     def _ssh_port(self, waiting: Waiting) -> int:
@@ -183,12 +207,12 @@ class Boot:
             readiness.await_provisioned(
                 connection,
                 waiting,
-                self._request.filled.provision,
+                self._filled.provision,
                 folder / f"{self._name}-cloud-init.log",
             )
             clock.correct(connection)
-            if self._request.filled.sockets:
-                awaited = " and ".join(self._request.filled.sockets)
+            if self._filled.sockets:
+                awaited = " and ".join(self._filled.sockets)
                 self._observer.phase(self._name, f"waiting for {awaited}")
             return self._engines(waiting, info, address)
         except BaseException:
@@ -209,7 +233,7 @@ class Boot:
     def _engines(
         self, waiting: Waiting, info: InstanceInfo, address: Address
     ) -> SocketForward | None:
-        if not self._request.filled.sockets:
+        if not self._filled.sockets:
             return None
         forward = self._forward(info, address)
         try:
@@ -225,7 +249,7 @@ class Boot:
         """Forward the engines' sockets, and another that is wanted ``once``."""
         sockets = {
             name: engines.expand(path, info.config["user"], self._inside, info.config.get("param"))
-            for name, path in self._request.filled.sockets.items()
+            for name, path in self._filled.sockets.items()
         }
         folder = paths.our_folder(self._dir)
         return SocketForward(address, folder, sockets, self._host.limactl.env, once)
@@ -240,16 +264,13 @@ class Boot:
     def _tick(self) -> None:
         self._observer.tick(logs.tail(logs.console(self._dir), 1))
 
-    def _elapsed(self) -> float:
-        return realtime.monotonic() - self._begun
-
     def _left(self) -> float:
         return max(1.0, self._deadline - realtime.monotonic())
 
     def _check_alive(self) -> None:
         if panic := evidence.panic(self._dir):
             raise StartError(f"the kernel of {self._name} has panicked", seen=panic,
-                             remedy="the log has its console; try another image")  # fmt: skip
+                             remedy="see its console in the log; try another image")  # fmt: skip
         stopped = evidence.accelerator_failure(self._dir) or self._standstill.cause()
         status = self._events.read()
         code = self._child.poll() if self._child else None
@@ -263,5 +284,5 @@ class Boot:
             f"the VM {self._name} did not start",
             ran=f"limactl start {self._name}",
             seen=seen,
-            remedy=causes.remedy(seen, "the log has the messages of the host agent and QEMU"),
+            remedy=causes.remedy(seen, "see what the host agent and QEMU say in the log"),
         )

@@ -1,6 +1,6 @@
-"""Every error that pytest-lima raises.
+"""Every error pytest-lima raises.
 
-All have one root, so that ``except LimaError`` catches all of them:
+One root, so that ``except LimaError`` catches whatever the engine reports:
 
     LimaError
     ├── LimactlMissingError      no limactl to run
@@ -11,16 +11,16 @@ All have one root, so that ``except LimaError`` catches all of them:
     │   └── AcceleratorError     its accelerator can't run it
     ├── ProvisionError           the VM is up, but cloud-init or a provision script failed
     ├── ReadyTimeoutError        the VM was not ready before the deadline
-    ├── ConnectionLostError      the SSH connection to the guest is lost
+    ├── ConnectionLostError      SSH to the guest can't be had any more
     ├── HostKeyError             the guest's SSH host key is not the pinned one
     ├── CommandError             a command in the guest returned non-zero
     ├── CommandTimeoutError      a command in the guest did not end in time
     ├── WaitTimeoutError         a condition in the guest did not come true in time
-    ├── InstanceDiedError        the VM or its host agent died
+    ├── InstanceDiedError        the VM or its host agent is gone
     └── CleanupError             something could not be deleted
 
-A failed session fixture repeats its error for each test, so an error has five lines at
-most: what happened, what was run, what was seen, what to do, and the log with the rest.
+A failed session fixture repeats its error for each test, so an error is five lines at
+most: what happened, what was run, what was seen, what to do, and the file with the rest.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_lima.results import CommandResult
+    from pytest_lima.guest.commands import CommandResult
 
 _SEEN_LIMIT = 600
 _KILLED = 128 + 9
 
 
 class LimaError(Exception):
-    """Root of the errors. Its text is for the reader of a CI log.
+    """Root of the errors; its text is for the person reading a CI log.
 
     Attributes:
         what: What happened, one line.
         ran: The command or call that was made.
-        seen: What was observed; printed as one line of at most 600 characters.
-        remedy: What the reader can do.
+        seen: What was observed, shortened to one line of 600 characters.
+        remedy: What the reader can do about it.
         log: The file that holds the full evidence.
     """
 
@@ -116,7 +116,7 @@ class ReadyTimeoutError(LimaError):
 
 
 class ConnectionLostError(LimaError):
-    """The SSH connection to the guest is lost."""
+    """SSH to the guest can't be had any more."""
 
 
 class HostKeyError(LimaError):
@@ -135,7 +135,8 @@ class CommandError(LimaError):
             f"the command returned {result.returncode} after {result.duration:.1f} s",
             ran=result.command,
             seen=_tail(result.stderr) or _tail(result.stdout) or "no output",
-            remedy="if the console shows that the guest's OOM killer did it, raise the VM's memory"
+            remedy="it was killed; if by the guest's OOM killer, which its console tells, the VM "
+            "needs more memory"
             if result.returncode == _KILLED
             else None,
         )
@@ -146,7 +147,7 @@ class CommandTimeoutError(LimaError):
     """A command in the guest did not end in time; its process group was killed.
 
     Attributes:
-        stdout: What the command printed until then.
+        stdout: What the command had printed until then.
         stderr: The same for standard error.
     """
 
@@ -159,25 +160,15 @@ class CommandTimeoutError(LimaError):
         stderr: str = "",
         killed: bool,
         startup: str | None = None,
-        sent: bool = True,
     ) -> None:
-        """``startup`` is what the login shell printed, if it never reached the command.
-
-        If it was not ``sent``, the login before it took all of the time.
-        """
+        """``startup`` is what the login shell had printed where it never came to the command."""
         what = f"the command did not end within {timeout:g} s"
         remedy = "raise timeout= if it needs longer"
-        if not sent:
-            what += ": the guest has not let us log in, and it was not sent"
-            remedy = (
-                "see on its console whether the guest still works; raise timeout= if it is busy, "
-                "as the connection has to be made again"
-            )
-        elif startup is not None:
-            what += ": the login shell had not started it"
+        if startup is not None:
+            what += ": the login shell had not begun it"
             remedy += (
-                ", and check what the user's startup files in the guest wait for (~/.bashrc, "
-                "/etc/profile.d and the like); the command will not start any more"
+                ", and see what the user's startup files in the guest wait for (~/.bashrc, "
+                "/etc/profile.d and the like); it does not begin any more"
             )
         elif not killed:
             remedy = "its process group could not be killed and may still run in the guest"
@@ -196,11 +187,11 @@ class WaitTimeoutError(LimaError):
 
 
 class InstanceDiedError(LimaError):
-    """The VM or its host agent died."""
+    """The VM or its host agent is gone."""
 
 
 class CleanupError(LimaError):
-    """Something that pytest-lima made could not be deleted."""
+    """Something of ours could not be deleted."""
 
 
 def _one_line(text: str) -> str:

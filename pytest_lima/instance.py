@@ -1,42 +1,40 @@
-"""``Instance``: the VM that a test author uses. Other modules decide when it starts and ends."""
+"""``Instance``: what a test author holds. No policy: others decide when it is made and ends."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pytest_lima import realfiles, realtime
+from pytest_lima import realfiles
 from pytest_lima.errors import LimaError
 from pytest_lima.guest import arguments, commands, files, readiness, sockets
 from pytest_lima.guest.arguments import GuestPath
-from pytest_lima.guest.commands import Command
-from pytest_lima.guest.login import LoginTimeoutError
+from pytest_lima.guest.commands import CommandResult
 from pytest_lima.guest.output import OnOutput
 from pytest_lima.lima import engines, logs, paths, process
 from pytest_lima.machine import Machine
-from pytest_lima.results import CommandResult
 
 
 class Instance(Machine):
     """A running Linux VM that is ready: provisioned, reachable, its engines answering.
 
-    Any number of threads may use it: commands and files run in parallel, changes of the VM one
-    after another. Forked children may use it too, but can't reboot, reset, snapshot, restore or
-    clone it. Paths in the guest and on the host are strings or path objects. A bad argument raises
-    a TypeError or a ValueError before anything is sent.
+    Use it from as many threads as you like: commands and files go side by side, what changes the
+    VM goes one after another. And in forked children, where it can't be rebooted, reset, kept,
+    restored or cloned. Paths in the guest and on the host are texts or path objects. An argument
+    that can't be meant is a TypeError or a ValueError before anything is sent.
 
     Attributes:
         name: Lima's name of the instance.
         vmtype: ``qemu`` or ``vz``.
         arch: ``x86_64``, ``aarch64``, …
         cpus: Number of virtual CPUs.
-        memory: MiB; a request for 2 or ``"2GiB"`` is 2048.
-        dir: The instance's directory on the host.
-        user: The guest's login user, who may use ``sudo`` without a password.
+        memory: MiB.
+        dir: The instance's folder on the host.
+        user: The guest's login user; may use ``sudo`` without a password.
         ssh_port: Port on 127.0.0.1 of the guest's sshd.
-        boot_seconds: How long the VM took to become ready at its last boot.
+        boot_seconds: How long the last boot took until ready.
     """
 
     def __repr__(self) -> str:
@@ -44,32 +42,30 @@ class Instance(Machine):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            f"{self!r} can't be pickled or copied, as it holds a connection. Fork the process that "
-            "needs it, or pass its ssh_config, docker_host or name"
+            f"{self!r} can't be pickled or copied: it holds a connection. Fork the process that is "
+            "to use it, or pass on its ssh_config, docker_host or name"
         )
 
+    @property
     @realfiles.aside()
     def status(self) -> str:
-        """Lima's status of it: ``Running``, ``Stopped``, ``Broken``; ``Gone`` if deleted.
-
-        Each call runs limactl.
-        """
-        info = self._ready.request.host.limactl.inspect(self.name)
+        """Lima's word for its state: ``Running``, ``Stopped``, ``Broken``; ``Gone`` if deleted."""
+        info = self._host.limactl.inspect(self.name)
         return info.status if info else "Gone"
 
     @property
     @realfiles.aside()
     def ssh_config(self) -> Path:
-        """Path of a config file for ``ssh -F FILE lima-NAME``, with the pinned host key."""
+        """A file for ``ssh -F FILE lima-NAME``, with the pinned host key."""
         path = self.dir / "pl" / "ssh_config"
-        text = sockets.ssh_config(self._ready.address, path.parent)
+        text = sockets.ssh_config(self._booted.address, path.parent)
         if not path.exists() or path.read_text() != text:
             paths.write_whole(path, text)
         return path
 
     @property
     def docker_host(self) -> str:
-        """Address of the guest's Docker on this host, ``unix://…``, for ``DOCKER_HOST``.
+        """``unix://`` address of the guest's Docker on this host, for ``DOCKER_HOST``.
 
         Raises:
             LimaError: The instance was started without docker.
@@ -78,7 +74,7 @@ class Instance(Machine):
 
     @property
     def containerd_address(self) -> str:
-        """Path on this host of the guest's containerd socket, for ``CONTAINERD_ADDRESS``.
+        """Path of containerd's socket on this host, for ``CONTAINERD_ADDRESS``.
 
         Raises:
             LimaError: The instance was started without containerd.
@@ -87,10 +83,10 @@ class Instance(Machine):
 
     def run(
         self,
-        command: Command,
+        command: str | Sequence[str | os.PathLike[str]],
         *,
         check: bool = True,
-        timeout: float = commands.TIMEOUT,
+        timeout: float = 60.0,
         input: str | bytes | None = None,  # noqa: A002 - subprocess.run's name
         env: Mapping[str, str] | None = None,
         cwd: GuestPath | None = None,
@@ -100,74 +96,50 @@ class Instance(Machine):
         """Run a command in the guest and wait for its end.
 
         Args:
-            command: A string is run by the login shell; a list of strings and paths is quoted
-                item by item.
-            check: Raise an error if the command doesn't return 0.
-            timeout: Seconds, more than 0, including a login that is needed first. Then the
-                command's whole session is killed in the guest, as when anything else ends the
-                call, such as Ctrl-C or an error in ``on_output``.
-            input: Standard input, empty by default.
-            env: Environment variables to set: strings, paths or numbers.
-            cwd: Directory to run in, by default the user's home.
-            user: Run as this user with sudo, such as ``"root"``.
-            on_output: Called with ``"stdout"`` or ``"stderr"`` and each chunk of bytes.
+            command: A text is a line for the login user's shell; a list is an argv of texts and
+                paths, quoted.
+            check: Raise when it returns other than 0.
+            timeout: Seconds above 0; then its whole session is killed in the guest. So it is when
+                anything else ends the call: Ctrl-C, for one, or what ``on_output`` raises.
+            input: Standard input; none is an empty one.
+            env: Environment variables to set; texts, paths or numbers.
+            cwd: Directory to run in; the user's home by default.
+            user: Run as this user, by way of sudo; ``"root"``, for one.
+            on_output: Called with ``"stdout"`` or ``"stderr"`` and the bytes as they come.
 
         Raises:
-            TypeError: An argument has a wrong type.
-            ValueError: An argument can't be passed to a command, such as an empty string or a NUL.
-            CommandError: With ``check``, the command didn't return 0.
-            CommandTimeoutError: The command took longer than ``timeout``; has its output.
+            TypeError: An argument of another type.
+            ValueError: One that can't be passed to a command: empty, or with a NUL, for two.
+            CommandError: ``check``, and it returned other than 0.
+            CommandTimeoutError: It took longer than ``timeout``; holds the output until then.
             ConnectionLostError: The connection broke; whether the command ran is unknown.
-            InstanceDiedError: The VM died.
-            LimaError: Startup files in the guest kept the command from running.
+            InstanceDiedError: The VM is gone.
+            LimaError: It didn't run, as startup files in the guest kept it from that.
         """
         order = commands.order(command, timeout=timeout, input=input, env=env, cwd=cwd,
                                user=user, on_output=on_output)  # fmt: skip
-        self._await_steady()
-        deadline = realtime.monotonic() + order.timeout
-        try:
-            with self._connection(deadline) as connection:
-                return commands.run_order(connection, order, deadline, check=check)
-        except LoginTimeoutError:
-            raise commands.not_sent(order) from None
+        with self._connection() as connection:
+            return commands.run_order(connection, order, check=check)
 
-    def put(
-        self,
-        local: os.PathLike[str] | str,
-        remote: GuestPath,
-        *,
-        user: str | None = None,
-        mode: int | None = None,
-    ) -> None:
-        """Copy a file, or the contents of a directory, to the guest.
-
-        Args:
-            local: The file or the directory.
-            remote: The path in the guest. For a directory, it is created if it doesn't exist.
-            user: Owner of the file, or of all contents of the directory. It is written as this
-                user with sudo. The default is the login user.
-            mode: Permissions of the file, such as ``0o600``. The default is those of ``local``.
-                Not for a directory, whose files and directories keep theirs.
+    def put(self, local: os.PathLike[str] | str, remote: GuestPath) -> None:
+        """Copy a file, or a directory's contents as one stream, to the guest.
 
         Raises:
-            TypeError: An argument has a wrong type.
-            ValueError: An argument is not valid, such as a mode for a directory.
-            LimaError: ``local`` doesn't exist, the guest refused it, or a directory took 600 s.
+            LimaError: There is no such file, or the guest refused, or took 600 s for a directory.
             OSError: ``local`` can't be read.
         """
         source, target = arguments.local(local), arguments.path(remote)
-        owner, permissions = arguments.user(user), arguments.mode(mode)
-        files.require(source, permissions)
+        files.require(source)
         with self._connection() as connection:
-            files.put(connection, source, target, user=owner, mode=permissions)
+            files.put(connection, source, target)
 
     def get(self, remote: GuestPath, local: os.PathLike[str] | str) -> None:
-        """Copy a file, or the contents of a directory, from the guest.
+        """Copy a file, or a directory's contents as one stream, from the guest.
 
-        Only regular files and directories are copied, at most 4 GiB and 100,000 files.
+        Only regular files and directories, at most 4 GiB and 100,000 files.
 
         Raises:
-            LimaError: ``remote`` can't be read, exceeds these limits, or takes over 600 s.
+            LimaError: It can't be read, is more than that, or takes more than 600 s.
             OSError: ``local`` can't be written.
         """
         source, target = arguments.path(remote), arguments.local(local)
@@ -178,7 +150,7 @@ class Instance(Machine):
         """The contents of a file in the guest.
 
         Raises:
-            LimaError: The file can't be read.
+            LimaError: It can't be read.
         """
         source = arguments.path(remote)
         with self._connection() as connection:
@@ -188,81 +160,58 @@ class Instance(Machine):
         """The contents of a UTF-8 file in the guest.
 
         Raises:
-            LimaError: The file can't be read.
-            UnicodeDecodeError: The file isn't UTF-8.
+            LimaError: It can't be read.
+            UnicodeDecodeError: It isn't UTF-8.
         """
         return self.read_bytes(remote).decode()
 
-    def write_bytes(
-        self,
-        remote: GuestPath,
-        data: bytes,
-        *,
-        user: str | None = None,
-        mode: int | None = None,
-    ) -> None:
+    def write_bytes(self, remote: GuestPath, data: bytes) -> None:
         """Write a file in the guest.
 
-        Args:
-            remote: Path of the file. A symlink is followed.
-            data: The contents.
-            user: Owner of the file. It is written as this user with sudo; ``"root"`` may write
-                anywhere. The default is the login user.
-            mode: Permissions of the file, such as ``0o600``. It never has other ones: a new file
-                replaces the old one. By default, an existing file keeps its own.
-
         Raises:
-            TypeError: An argument has a wrong type.
-            ValueError: An argument is not valid.
-            LimaError: The guest refused it.
+            LimaError: The guest refused.
         """
         target, checked = arguments.path(remote), bytes(arguments.data(data, "data"))
-        owner, permissions = arguments.user(user), arguments.mode(mode)
         with self._connection() as connection:
-            files.write_bytes(connection, target, checked, user=owner, mode=permissions)
+            files.write_bytes(connection, target, checked)
 
-    def write_text(
-        self, remote: GuestPath, text: str, *, user: str | None = None, mode: int | None = None
-    ) -> None:
-        """Write a file in the guest as UTF-8. Otherwise like `write_bytes`.
+    def write_text(self, remote: GuestPath, text: str) -> None:
+        """Write a file in the guest as UTF-8.
 
         Raises:
-            TypeError: An argument has a wrong type.
-            ValueError: An argument is not valid.
-            LimaError: The guest refused it.
+            LimaError: The guest refused.
         """
-        self.write_bytes(remote, arguments.text(text, "text"), user=user, mode=mode)
+        self.write_bytes(remote, arguments.text(text, "text"))
 
     def console_log(self) -> str:
-        """The last 256 KiB of what the guest has printed on its console since its boot."""
+        """What the guest has printed on its console since its boot, the last 256 KiB."""
         return logs.console_text(self.dir)
 
     def cloud_init_status(self) -> dict[str, Any]:
-        """The output of ``cloud-init status --format=json`` in the guest.
+        """What ``cloud-init status --format=json`` says in the guest now.
 
         Raises:
-            LimaError: The guest has no cloud-init, or its output can't be read.
+            LimaError: The guest has no cloud-init, or it can't be read.
         """
         with self._connection() as connection:
             return readiness.cloud_init_status(connection)
 
     @realfiles.aside()
     def limactl(self, *args: str | os.PathLike[str], timeout: float = 60.0) -> process.Completed:
-        """Run limactl with the plugin's LIMA_HOME: ``vm.limactl("list")``.
+        """Run limactl with our LIMA_HOME, for what has no method: ``vm.limactl("list")``.
 
         Returns:
-            argv, returncode (None after a timeout), ok, and the last 4 MiB of stdout and stderr.
-            A failure raises no error.
+            argv, returncode (None where ``timeout`` seconds were too few), ok, and the last 4 MiB
+            of stdout and stderr; a failure isn't raised.
         """
         words, seconds = arguments.words(args, "args"), arguments.timeout(timeout)
-        return self._ready.request.host.limactl.run(*words, timeout=seconds)
+        return self._host.limactl.run(*words, timeout=seconds)
 
     def _socket(self, engine: str) -> Path:
-        found = self._ready.forward.sockets if self._ready.forward else {}
+        found = self._booted.forward.sockets if self._booted.forward else {}
         if engine in found:
             return found[engine]
         raise LimaError(
             f"{self.name} was started without {engine}",
-            remedy=f"use the fixture for it, engine={engine!r} in the test's marker, or "
-            f"--lima-engine={engine}",
+            remedy=f"ask for it with --lima-engine={engine}, or use the fixture that does",
         )

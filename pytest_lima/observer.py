@@ -1,4 +1,4 @@
-"""What the engine reports while it works. The plugin shows it; ``lima_instance`` logs it."""
+"""What the engine tells while it works; the plugin shows it, a library user may log it."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ _log = logging.getLogger("pytest_lima")
 
 
 class Observer:
-    """Gets every phase of a boot. This one logs. The booting thread makes all calls."""
+    """Gets every phase of a boot; this one logs. All calls come from the booting thread."""
 
     def phase(self, instance: str, phase: str) -> None:
         """A phase begins, such as ``booting`` or ``provisioning``."""
         _log.info("%s: %s", instance, phase)
 
     def tick(self, line: str) -> None:
-        """The phase continues; ``line`` is the last line of the guest's console."""
+        """Still in that phase; ``line`` is the last one of the guest's console."""
 
     def ready(self, instance: str, seconds: float) -> None:
         """The instance is ready, ``seconds`` after it was asked for."""
         _log.info("%s: ready after %.1f s", instance, seconds)
 
     def joined(self, instance: str, seconds: float) -> None:
-        """This process has joined an instance that another process made ready."""
+        """An instance that another process made ready is used here too."""
         _log.info("%s: joined in %.1f s", instance, seconds)
 
     def failed(self, instance: str) -> None:
-        """The instance did not become ready; an error follows."""
+        """The instance won't be ready; an error follows."""
         _log.info("%s: failed", instance)
 
     def warn(self, message: str) -> None:
-        """A warning to the user; the work continues."""
+        """Something the user should know, though it goes on."""
         _log.warning("%s", message)
 
 

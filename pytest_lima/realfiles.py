@@ -6,25 +6,18 @@ what its console says, is asked with the functions that were there before: pytes
 module with the plugin. They are kept in a class, as pyfakefs replaces them wherever a module has
 them by name.
 
-What does more with files than these few functions, such as a start, has what a test has put in
-place of others stand aside meanwhile: see ``aside``. Files that a user names are read and written
-through ``Path``, so they are those that the test sees.
+What does more with files than these few functions, such as a start, works aside from such a file
+system: see ``aside``. Files that a user names are read and written through ``Path``, so they are
+those that the test sees.
 """
 
 from __future__ import annotations
 
-import builtins
-import io
-import json
 import os
-import shutil
 import sys
-import tempfile
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePath
-from typing import Any
+from pathlib import Path
 
 _PIECE = 1024 * 1024
 
@@ -40,20 +33,6 @@ class _System:
     read = staticmethod(os.read)
     readlink = staticmethod(os.readlink)
     stat = staticmethod(os.stat)
-
-
-def _public(owner: object) -> dict[str, Any]:
-    return {name: value for name, value in vars(owner).items() if name[0] != "_"}
-
-
-# What there was of each, by what has it. Constants and variables are the test's to set.
-_THERE: tuple[tuple[object, Mapping[str, Any]], ...] = tuple(
-    (owner, {name: value for name, value in found.items() if callable(getattr(owner, name))})
-    for owner, found in (
-        (builtins, {"open": open}),
-        *((one, _public(one)) for one in (io, json, os, os.path, shutil, tempfile, PurePath, Path)),
-    )
-)
 
 
 def read_bytes(path: Path, *, since: int = 0, most: int = sys.maxsize) -> bytes:
@@ -118,18 +97,11 @@ def kill(pid: int, signal: int) -> None:
 
 @contextmanager
 def aside() -> Iterator[None]:
-    """Have what a test has put in place of files and the functions for them stand aside.
+    """Have a file system that a test has put in place of the real one (pyfakefs) stand aside.
 
     It does for the whole process. What starts and ends VMs, and libraries below, use more of
-    ``os`` and ``Path`` than could be kept here.
+    ``os`` than could be kept here.
     """
-    with _fake_file_system_aside(), _replacements_aside():
-        yield
-
-
-@contextmanager
-def _fake_file_system_aside() -> Iterator[None]:
-    """As pyfakefs has one."""
     module = sys.modules.get("pyfakefs.fake_filesystem_unittest")
     patcher = getattr(module, "Patcher", None)
     fake = getattr(patcher, "PATCHER", None)
@@ -141,27 +113,3 @@ def _fake_file_system_aside() -> Iterator[None]:
         yield
     finally:
         fake.resume()
-
-
-@contextmanager
-def _replacements_aside() -> Iterator[None]:
-    """As ``mock`` and ``monkeypatch`` make them.
-
-    For the main thread alone, which none of them can be undone behind: it runs the tests.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    replaced = [
-        (owner, name, vars(owner)[name], value)
-        for owner, there in _THERE
-        for name, value in there.items()
-        if vars(owner).get(name, value) is not value
-    ]
-    try:
-        for owner, name, _, value in replaced:
-            setattr(owner, name, value)
-        yield
-    finally:
-        for owner, name, found, _ in replaced:
-            setattr(owner, name, found)

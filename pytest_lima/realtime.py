@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from time import CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, localtime, strftime
+from time import CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime
 from time import sleep as _sleep
 
 _NANOSECONDS = 1_000_000_000
@@ -28,11 +28,6 @@ def monotonic() -> float:
 def now() -> float:
     """Seconds since the epoch, as the system tells them."""
     return _system_clock()()
-
-
-def time_of_day() -> str:
-    """What a clock on the wall shows, for messages."""
-    return strftime("%H:%M:%S", localtime(now()))
 
 
 def sleep(seconds: float) -> None:

@@ -1,8 +1,8 @@
-"""The table of options, and the values to which they resolve, each with its source.
+"""The one table of options, and the values they resolve to with where each came from.
 
 Every option has a command line flag ``--lima-x-y``, an ini key ``lima_x_y`` and an
-environment variable ``PYTEST_LIMA_X_Y``. The command line overrides the environment, the
-environment the ini file, and the ini file the default. ``LIMA_*`` variables are Lima's own.
+environment variable ``PYTEST_LIMA_X_Y``. The command line wins over the environment, that
+over the ini file, that over the default. Plain ``LIMA_*`` variables are Lima's own.
 """
 
 from __future__ import annotations
@@ -26,10 +26,6 @@ from pytest_lima.values import (
 )
 
 DEFAULT_TEMPLATE = "template:ubuntu-lts"
-_VARIABLE = "PYTEST_LIMA_"
-# How alike a variable and an option's are where that was meant: CPU and CPUS, not ENGINE_CACHE
-# and ENGINE.
-_NEAR = 0.7
 
 
 @dataclass(frozen=True)
@@ -43,7 +39,7 @@ class Option:
         metavar: What ``--help`` shows for the value.
         help: One phrase for ``--help`` and the docs.
         repeatable: The flag may be given several times; ini and variable hold one per line.
-        switch: The flag has no value; ini and variable hold ``on`` or ``off``.
+        switch: The flag takes no value; ini and variable hold ``on`` or ``off``.
     """
 
     name: str
@@ -67,7 +63,7 @@ class Option:
     @property
     def env(self) -> str:
         """The environment variable."""
-        return _VARIABLE + self.name.upper()
+        return "PYTEST_LIMA_" + self.name.upper()
 
 
 def _choice(name: str, help_: str, *choices: str) -> Option:
@@ -76,32 +72,32 @@ def _choice(name: str, help_: str, *choices: str) -> Option:
 
 
 OPTIONS: tuple[Option, ...] = (
-    _choice("vmtype", "Lima's vmType (auto: the template's, else vz on macOS, else qemu)",
+    _choice("vmtype", "Lima's driver (auto: the template's, else vz on macOS, else qemu)",
             "auto", "vz", "qemu"),
     Option(
         "template",
         not_empty,
         (),
         "NAME|PATH|URL",
-        f"Lima template, default {DEFAULT_TEMPLATE}; with several, the suite runs on all",
+        f"Lima template of the VM, default {DEFAULT_TEMPLATE}; several: the suite runs on each",
         repeatable=True,
     ),
     Option("set", expression, (), "EXPR",
-           "yq expression that limactl applies to the template, or KEY=VALUE", True),
+           "yq expression applied to the template by limactl, or KEY=VALUE", True),
     Option("param", pair, (), "KEY=VALUE", "Value for a param of the template", True),
     Option("cpus", at_least_one, None, "N", "Number of virtual CPUs"),
     Option("memory", gib, None, "GIB", "Memory, such as 2 or 512MiB"),
     Option("disk", gib, None, "GIB", "Size of the disk, such as 10"),
     Option("mount", not_empty, (), "PATH[:MOUNTPOINT][:w]",
-           "Host directory to mount, writable with :w; no other is mounted", True),
+           "Host directory to mount, :w writable; none else is", True),
     Option("arch", not_empty, None, "ARCH",
-           "Architecture of the guest, such as aarch64; default the template's, else this host's"),
-    _choice("accel", "Accelerator for QEMU (auto: the first that works)",
+           "Architecture, such as x86_64 or aarch64, default the template's, else this host's"),
+    _choice("accel", "Accelerator for QEMU (auto: one that was seen to work)",
             "auto", "kvm", "hvf", "tcg"),
     _choice("engine", "Container engine to wait for and forward "
-            "(auto: what the collected tests need)",
+            "(auto: what the collected tests' fixtures ask for)",
             "auto", "docker", "containerd", "both", "none"),
-    Option("timeout", positive, 600.0, "SECONDS", "Time limit for a VM to become ready"),
+    Option("timeout", positive, 600.0, "SECONDS", "Longest time until a VM is ready"),
     Option(
         "timeout_factor",
         positive,
@@ -109,30 +105,30 @@ OPTIONS: tuple[Option, ...] = (
         "F",
         "Factor on every boot timeout, default 10 without hardware acceleration, else 1",
     ),
-    _choice("start", "How a VM starts (auto: warm if there is a golden image, which the first cold "
-            "start saves)", "auto", "cold", "warm"),
-    _choice("host_keys", "SSH host keys of resumed VMs (kept: those of the golden image; own: new "
-            "ones for each VM)", "kept", "own"),
-    Option("warm_budget", gib, 10.0, "GIB", "Disk space for golden images"),
-    _choice("keep", "When to keep the VM after the run", "never", "on-failure", "always"),
-    _choice("teardown", "What to do with a VM that isn't kept", "delete", "stop"),
-    _choice("share", "Whether pytest-xdist's workers share a VM, or each has its own",
+    _choice("start", "How a VM starts (auto: from a kept one if there is one, which the first "
+            "cold start makes)", "auto", "cold", "warm"),
+    _choice("host_keys", "SSH host keys of VMs that wake up (kept: those of the VM they wake up "
+            "from; own: new ones for each)", "kept", "own"),
+    Option("warm_budget", gib, 10.0, "GIB", "Disk space for kept VMs, which warm starts need"),
+    _choice("keep", "Keep the VM after the run", "never", "on-failure", "always"),
+    _choice("teardown", "What ends a VM that is not kept", "delete", "stop"),
+    _choice("share", "Who shares a VM under pytest-xdist: all workers, or each has its own",
             "run", "worker"),
     Option("max_vms", at_least_one, None, "N", "Most VMs of a run with --lima-share=worker "
            "or --lima-standby, default from free memory and cores"),
-    Option("standby", count, 0, "N", "Number of VMs to prepare and pause for later tests with "
+    Option("standby", count, 0, "N", "VMs to have ready, standing still, for later tests with "
            "lima_fresh"),
     Option("reuse", switch, False, "on|off",
-           "Use a VM of the same spec that another run left or uses, and leave it for the next",
+           "Take a VM of the same spec that another run has left, and leave it for the next",
            switch=True),
-    Option("idle", positive, None, "SECONDS", "End a kept VM after this time without a user"),
-    Option("recreate", count, 0, "N", "How often to replace a VM that died, for later tests"),
+    Option("idle", positive, None, "SECONDS", "End a kept VM that nobody has used for so long"),
+    Option("recreate", count, 0, "N", "How often a VM that died is made anew for later tests"),
     Option("timings", switch, False, "on|off",
-           "Show how long each phase of each start took, also in junit's properties",
+           "Show how long each phase of each start took; junit's properties have it too",
            switch=True),
     _choice("missing", "What to do with tests where Lima can't run", "fail", "skip"),
-    Option("home", not_empty, None, "DIR", "LIMA_HOME of the plugin's instances; keep it short"),
-    Option("limactl", not_empty, None, "PATH", "The limactl to use instead of the one on PATH"),
+    Option("home", not_empty, None, "DIR", "LIMA_HOME for our instances; a short path of its own"),
+    Option("limactl", not_empty, None, "PATH", "The limactl to run instead of the one on PATH"),
 )  # fmt: skip
 
 
@@ -208,9 +204,7 @@ def resolve(
 
     Raises:
         TemplateError: A value that can't be parsed; it names the source and what is accepted.
-            Or a variable that seems to be meant for an option, and is none's.
     """
-    _refuse_misspelt(env)
     resolved: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for option in OPTIONS:
@@ -230,22 +224,6 @@ def resolve(
     return Settings(**resolved, sources=MappingProxyType(sources))
 
 
-def _refuse_misspelt(env: Mapping[str, str]) -> None:
-    """Refuse variables that are nearly an option's; what others call theirs is theirs to say."""
-    names = {option.env.removeprefix(_VARIABLE): option for option in OPTIONS}
-    for variable in sorted(env):
-        name = variable.removeprefix(_VARIABLE)
-        if name == variable or name in names or not env[variable]:
-            continue
-        import difflib  # on use: pytest imports this at every start
-
-        near = difflib.get_close_matches(name.upper(), names, n=1, cutoff=_NEAR)
-        if near:
-            raise TemplateError(
-                f"{variable}: there is no such option; did you mean {names[near[0]].env}?"
-            )
-
-
 def _texts(raw: object, *, repeatable: bool) -> list[str]:
     """What a source holds for an option, as the texts to parse; none when it's not set."""
     if raw is None or raw in ("", []):
@@ -259,5 +237,5 @@ def _parse(option: Option, text: str, where: str) -> object:
     try:
         return option.parse(text)
     except ValueError as error:
-        message = f"{where}: {text!r} is not accepted; expected {error}"
+        message = f"{where}: {text!r} is not accepted; give {error}"
     raise TemplateError(message)

@@ -1,7 +1,7 @@
 """What the value of an option may look like: parsers that say what is accepted.
 
-Each raises ValueError with the words after "expected". A relative path in a value is made absolute
-once, from the folder where it starts, as tests change the current directory.
+Each raises ValueError with words for "give …". And where a relative path in a value starts: it's
+made absolute once, as tests change the current directory.
 """
 
 from __future__ import annotations
@@ -19,14 +19,6 @@ _ON = ("on", "yes", "true", "1")
 _OFF = ("off", "no", "false", "0")
 _KEY_VALUE = r"(?s)([A-Za-z_]\w*(?:\.\w+|\[\d+\])*)\s*=\s*([^=\s].*)"
 _YQ_VALUE = r"(?s)-?\d+(\.\d+)?|true|false|null|\".*\"|\[.*\]|\{.*\}|\..*"
-# Keys of a lima.yaml that are true or false (pkg/limatype/lima_yaml.go), and no text.
-_SWITCHES = (
-    "caCerts.removeDefaults", "containerd.system", "containerd.user", "firmware.legacyBIOS",
-    "hostResolver.enabled", "hostResolver.ipv6", "mountInotify", "mounts[].writable",
-    "nestedVirtualization", "plain", "propagateProxyEnv", "rosetta.binfmt", "rosetta.enabled",
-    "ssh.forwardAgent", "ssh.forwardX11", "ssh.forwardX11Trusted", "ssh.loadDotSSHPubKeys",
-    "ssh.overVsock", "tpm", "upgradePackages", "user.passwordlessSudo",
-)  # fmt: skip
 # The options that hold paths.
 PATHS = ("template", "mount", "home", "limactl")
 _PARAM = r"(?s)[A-Za-z_][A-Za-z0-9_]*=.*"
@@ -41,16 +33,11 @@ def gib(text: str) -> float:
     return value
 
 
-def mib(size: float) -> int:
-    """A size in GiB as whole MiB, one at least."""
-    return max(1, round(size * 1024))
-
-
 def at_least_one(text: str) -> int:
     """Parse a whole number from 1."""
     value = int(text) if text.strip().isdecimal() else 0
     if value < 1:
-        raise ValueError("a whole number, 1 or more")
+        raise ValueError("a whole number from 1")
     return value
 
 
@@ -68,7 +55,7 @@ def positive(text: str) -> float:
 def count(text: str) -> int:
     """Parse a whole number from 0."""
     if not text.strip().isdecimal():
-        raise ValueError("a whole number, 0 or more")
+        raise ValueError("a whole number from 0")
     return int(text)
 
 
@@ -83,7 +70,7 @@ def switch(text: str) -> bool:
 def not_empty(text: str) -> str:
     """Take any text that says something, without space around it."""
     if not text.strip():
-        raise ValueError("a non-empty string")
+        raise ValueError("a text that is not empty")
     return text.strip()
 
 
@@ -101,8 +88,6 @@ def expression(text: str) -> str:
     if match is None:
         return text
     value = match[2]
-    if re.sub(r"\d", "", match[1]) in _SWITCHES and value.lower() in _ON + _OFF:
-        value = json.dumps(switch(value))
     if not re.fullmatch(_YQ_VALUE, value):
         value = json.dumps(re.sub(r"(?s)'(.*)'", r"\1", value))
     return f".{match[1]} = {value}"
@@ -125,19 +110,14 @@ def located(option: str, texts: Iterable[str], folder: Path) -> list[str]:
 
 
 def located_in(option: str, text: str, folders: Iterable[Path | str]) -> str:
-    """A relative path in the first of the folders that has it, else in the first; ``~`` as well."""
+    """A relative path in the first of the folders that has it, else in the first."""
     if not _is_relative(option, text):
-        return at_home(text)
+        return text
     writable = ":w" if option == "mount" and text.endswith(":w") else ""
     named = text.removesuffix(writable)
     paths = [os.path.join(folder, named) for folder in folders]  # noqa: PTH118 - texts
     found = next((path for path in paths if _is_there(option, path)), paths[0])
     return os.path.abspath(found) + writable  # noqa: PTH100 - no symlinks followed
-
-
-def at_home(text: str) -> str:
-    """A path with ``~`` written out."""
-    return os.path.expanduser(text) if text.startswith("~") else text  # noqa: PTH111 - a text
 
 
 def _is_there(option: str, path: str) -> bool:

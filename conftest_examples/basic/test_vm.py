@@ -12,9 +12,8 @@ def test_it_is_a_machine_with_systemd(lima):
 
 
 def test_a_service_of_our_own(lima):
-    unit = "[Service]\nExecStart=/bin/sleep infinity\n"
-    lima.write_text("/etc/systemd/system/hello.service", unit, user="root")
-    lima.run(["systemctl", "start", "hello"], user="root")
+    lima.write_text("/tmp/hello.service", "[Service]\nExecStart=/bin/sleep infinity\n")
+    lima.run("mv /tmp/hello.service /etc/systemd/system/ && systemctl start hello", user="root")
     assert lima.run("systemctl is-active hello").stdout == "active\n"
 
 

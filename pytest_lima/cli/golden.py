@@ -32,7 +32,7 @@ def bake(args: argparse.Namespace) -> int:
     spec = {"template": args.template} if args.template else {}
     with lima_instance(engine=args.engine, settings=settings, observer=_Told(), **spec) as vm:
         seconds = vm.boot_seconds
-    print(f"saved a golden image of {args.template or settings.templates[0]}; this VM was ready "
+    print(f"{args.template or settings.templates[0]} is kept; this VM was ready "
           f"after {seconds:.1f} s")  # fmt: skip
     return 0
 
@@ -60,7 +60,7 @@ def prune(args: argparse.Namespace) -> int:
         told = f"removed golden {row['key']}, {row['mib']} MiB, {row['template']}"
         print(json.dumps({"removed_golden": row["key"]}) if args.json else told)
     if not found and not args.json:
-        print("there are no golden images")
+        print("nothing is kept for warm starts")
     return 0
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from pytest_lima.cli import golden
 from pytest_lima.lima.vitals import Vitals
 from pytest_lima.ownership.ledger import Ledger
-from pytest_lima.ownership.record import Record, State
+from pytest_lima.ownership.record import READY, Record
 
 _COLUMNS = ("NAME", "STATE", "VM", "OWNER", "USERS", "WHAT")
 
@@ -53,7 +53,7 @@ def command(args: argparse.Namespace) -> int:
     elif rows:
         _say(table([_cells(row) for row in rows]))
     else:
-        _say("there are no instances of pytest-lima")
+        _say("no instances of pytest-lima")
     golden.show(as_json=args.json)
     for path, problem in ledger.unreadable().items():
         entry = {"unreadable": str(path), "problem": problem}
@@ -67,7 +67,7 @@ def row_of(record: Record) -> Row:
     alive = record.owner.alive()
     return Row(
         name=record.name,
-        state="kept" if record.keep and record.state == State.READY else record.state,
+        state="kept" if record.keep and record.state == READY else record.state,
         vm=_vm(folder),
         home=record.home,
         key=record.key,

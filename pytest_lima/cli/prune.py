@@ -43,7 +43,7 @@ def _agreed(records: list[Record]) -> bool:
         told = f", used by process {users}" if users else ""
         print(f"{record.name}: {record.state}{told}", file=sys.stderr)
     if not sys.stdin.isatty():
-        print("use --yes to remove them without being asked", file=sys.stderr)
+        print("give --yes to remove them without a question", file=sys.stderr)
         return False
     print("Remove all of them? [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")

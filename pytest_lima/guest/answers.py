@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pytest_lima.errors import LimaError
 from pytest_lima.guest.calls import CallSocket
-from pytest_lima.lima import engines, libraries
+from pytest_lima.lima import engines
 
 if TYPE_CHECKING:
     import h2.connection
@@ -73,14 +73,6 @@ def _asked(engine: str, path: Path, ask: Callable[[CallSocket], T]) -> T:
     raise NotAnsweringError(f"{engine} does not answer on {path}", seen=problem)
 
 
-def prepare() -> None:
-    """Load what containerd is asked with."""
-    import h2.config
-    import h2.connection
-    import h2.events
-    import h2.exceptions  # noqa: F401
-
-
 def _ping(sock: socket.socket) -> str:
     answer = _docker(sock)
     return answer.read(64).decode(errors="replace") if answer.status == 200 else ""
@@ -96,7 +88,6 @@ def _docker(sock: socket.socket) -> http.client.HTTPResponse:
 
 def _containerd_version(sock: socket.socket) -> str:
     """A gRPC call over HTTP/2; the answer's first field is the version."""
-    libraries.load(["h2.config", "h2.connection", "h2.events", "h2.exceptions"])
     import h2.config
     import h2.connection
     import h2.exceptions

@@ -27,7 +27,7 @@ def command(given: object) -> str | list[str]:
             raise ValueError("an empty command")
         return _text("command", given)
     if isinstance(given, bytes | bytearray | os.PathLike) or not isinstance(given, Sequence):
-        raise TypeError(f"command is {_kind(given)}; expected a string or a list of strings")
+        raise TypeError(f"command is {_kind(given)}; give a text for the shell, or a list of texts")
     argv = words(given, "command")
     if not argv or not argv[0]:
         raise ValueError("an empty command")
@@ -42,10 +42,10 @@ def words(given: Sequence[object], name: str) -> list[str]:
 def timeout(given: object, name: str = "timeout") -> float:
     """Seconds; infinitely many are some."""
     if isinstance(given, bool) or not isinstance(given, Real):
-        raise TypeError(f'{name} is {_kind(given)}; expected seconds, or float("inf") for no limit')
+        raise TypeError(f'{name} is {_kind(given)}; give seconds, or float("inf") for no limit')
     seconds = float(given)
     if not seconds > 0:
-        raise ValueError(f"{name} is {given}; expected more than 0 seconds")
+        raise ValueError(f"{name} is {given}; give seconds above 0")
     return seconds
 
 
@@ -54,11 +54,11 @@ def env(given: object) -> dict[str, str]:
     if given is None:
         return {}
     if not isinstance(given, Mapping):
-        raise TypeError(f"env is {_kind(given)}; expected a mapping from names to strings")
+        raise TypeError(f"env is {_kind(given)}; give a mapping from names to texts")
     values = {}
     for name, value in given.items():
         if not isinstance(name, str):
-            raise TypeError(f"env has the name {name!r}, {_kind(name)}; expected a string")
+            raise TypeError(f"env has the name {name!r}, {_kind(name)}; give a text")
         if not _ENV_NAME.fullmatch(name):
             raise ValueError(f"{name!r} is not a name for an environment variable")
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -76,35 +76,23 @@ def user(given: object) -> str | None:
     if given is None:
         return None
     if not isinstance(given, str):
-        raise TypeError(f"user is {_kind(given)}; expected a name, or an id such as '#1000'")
+        raise TypeError(f"user is {_kind(given)}; give a name, or a text such as '#1000' for an id")
     if not _USER.fullmatch(given):
-        raise ValueError(f"user is {given!r}, which is not a user name")
+        raise ValueError(f"user is {given!r}, which is no name of a user")
     return _text("user", given)
-
-
-def mode(given: object) -> int | None:
-    """Permissions of a file."""
-    if given is None:
-        return None
-    if not isinstance(given, int) or isinstance(given, bool):
-        raise TypeError(f"mode is {_kind(given)}; expected a number such as 0o644")
-    # A sticky bit means nothing on a file, and most numbers without 0o, such as 644, have it.
-    if not 0 <= given <= 0o7777 or given & 0o1000:
-        raise ValueError(f"mode is {given}; expected permissions in octal, such as 0o644")
-    return given
 
 
 def data(given: object, name: str) -> bytes | bytearray | memoryview:
     """Bytes."""
     if not isinstance(given, bytes | bytearray | memoryview):
-        raise TypeError(f"{name} is {_kind(given)}; expected bytes")
+        raise TypeError(f"{name} is {_kind(given)}; give bytes")
     return given
 
 
 def text(given: object, name: str) -> bytes:
     """A text as UTF-8; it may have any character."""
     if not isinstance(given, str):
-        raise TypeError(f"{name} is {_kind(given)}; expected a string")
+        raise TypeError(f"{name} is {_kind(given)}; give a text")
     return _utf8(name, given)
 
 
@@ -113,7 +101,7 @@ def input(given: object) -> bytes | bytearray | memoryview | None:  # noqa: A001
     if given is None:
         return None
     if not isinstance(given, str | bytes | bytearray | memoryview):
-        raise TypeError(f"input is {_kind(given)}; expected a string or bytes")
+        raise TypeError(f"input is {_kind(given)}; give a text or bytes")
     return text(given, "input") if isinstance(given, str) else given
 
 
@@ -121,26 +109,26 @@ def path(given: object, name: str = "remote") -> str:
     """A path in the guest."""
     found = _word(name, given)
     if not found:
-        raise ValueError(f"{name} is empty; expected a path")
+        raise ValueError(f"{name} is empty; give a path")
     return found
 
 
 def local(given: object) -> Path:
     """A path on this host, which may have names that are no UTF-8."""
     if not isinstance(given, str | os.PathLike) or not isinstance(os.fspath(given), str):
-        raise TypeError(f"local is {_kind(given)}; expected a path")
+        raise TypeError(f"local is {_kind(given)}; give a path")
     found = os.fspath(given)
     if not found:
-        raise ValueError("local is empty; expected a path")
+        raise ValueError("local is empty; give a path")
     if "\0" in found:
-        raise ValueError(f"local is {found!r}; a path can't contain a NUL")
+        raise ValueError(f"local is {found!r}; no path holds a NUL")
     return Path(found)
 
 
 def callback(given: Any, name: str) -> Any:
     """Something to be called, or nothing."""
     if given is not None and not callable(given):
-        raise TypeError(f"{name} is {_kind(given)}; expected a callable")
+        raise TypeError(f"{name} is {_kind(given)}; give something that can be called")
     return given
 
 
@@ -148,14 +136,16 @@ def _word(name: str, given: object) -> str:
     """A text, or a path as one."""
     found = os.fspath(given) if isinstance(given, os.PathLike) else given
     if not isinstance(found, str):
-        raise TypeError(f"{name} is {_kind(given)}; expected a string or a path")
+        raise TypeError(f"{name} is {_kind(given)}; give a text or a path")
     return _text(name, found)
 
 
 def _text(name: str, given: str) -> str:
     """A text that a command line, a variable or a path can hold."""
     if "\0" in given:
-        raise ValueError(f"{name} is {_shown(given)}; a NUL can't be passed to a program")
+        raise ValueError(
+            f"{name} is {_shown(given)}, with a NUL, which can't be passed to a program"
+        )
     _utf8(name, given)
     return given
 
@@ -166,7 +156,7 @@ def _utf8(name: str, given: str) -> bytes:
     except UnicodeEncodeError as error:
         lone = given[error.start]
         raise ValueError(
-            f"{name} has {lone!r} at {error.start}, half a surrogate pair, which is not valid UTF-8"
+            f"{name} has {lone!r} at {error.start}, half of a character, which is no UTF-8"
         ) from None
 
 

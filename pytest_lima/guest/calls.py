@@ -31,5 +31,5 @@ class CallSocket(RealSocket):
     def _shorten(self) -> None:
         remaining = self._deadline - realtime.monotonic()
         if remaining <= 0:
-            raise TimeoutError("the answer took too long")
+            raise TimeoutError("it goes on for too long")
         self.settimeout(remaining)

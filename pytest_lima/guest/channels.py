@@ -1,7 +1,7 @@
 """What goes over a channel, with time limits by the real clock.
 
-paramiko has limits of its own, of which some are fixed and some are none, so here nothing is
-waited for inside of it.
+paramiko has limits of its own, for which it asks ``time.time``. In a test that has stopped the
+time they never pass, so here nothing is waited for inside of it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from pytest_lima import realthreads, realtime
+from pytest_lima import realtime
 
 if TYPE_CHECKING:
     import paramiko
@@ -121,7 +121,7 @@ def within(seconds: float, make: Callable[[], T], discard: Callable[[T], None]) 
         except InvalidStateError:
             discard(result)
 
-    realthreads.start(run, "pytest-lima-session")
+    threading.Thread(target=run, name="pytest-lima-session", daemon=True).start()
     try:
         return made.result(seconds)
     except BaseException:

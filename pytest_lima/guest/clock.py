@@ -47,7 +47,7 @@ def correct(connection: Connection) -> None:
         raise ReadyTimeoutError(
             f"the guest's clock is {drift:+.1f} s off and can't be set",
             ran="date -u -s in the guest",
-            remedy="check the time services and sudo in the template",
+            remedy="check time services and sudo in the template",
         )
 
 
@@ -102,6 +102,6 @@ def _drift(connection: Connection) -> tuple[float, float]:
     said = run(connection, "date +%s.%N", timeout=_COMMAND_TIMEOUT).stdout
     guest = seconds(said)
     if guest is None:
-        raise LimaError("cannot read the guest's time", ran="date +%s.%N", seen=said)
+        raise LimaError("the guest's time can't be read", ran="date +%s.%N", seen=said)
     after = realtime.now()
     return guest - (before + after) / 2, (after - before) / 2

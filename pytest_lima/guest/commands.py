@@ -4,40 +4,59 @@ from __future__ import annotations
 
 import os
 import shlex
+import threading
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from pytest_lima import realthreads, realtime
+from pytest_lima import realtime
 from pytest_lima.errors import CommandError, CommandTimeoutError
 from pytest_lima.guest import arguments, sessions, shell
 from pytest_lima.guest.arguments import GuestPath
 from pytest_lima.guest.output import OnOutput, Output, exit_status
 from pytest_lima.guest.startup import BUILTIN, NotBegunError, NotBegunInTimeError
-from pytest_lima.results import CommandResult
 
 if TYPE_CHECKING:
     import paramiko
 
     from pytest_lima.guest.ssh import Connection
 
-TIMEOUT = 60.0
 _PIECE = 256 * 1024
 _FOREVER = 1e8
 
-Command = str | Sequence[str | os.PathLike[str]]
 
+@dataclass(frozen=True)
+class CommandResult:
+    """A finished command.
 
-class Options(TypedDict, total=False):
-    """How a command is run; what each means is told at ``Instance.run``."""
+    Attributes:
+        command: The command line as given, a list joined with shell quoting.
+        returncode: Exit status; 128 + N when signal N ended it.
+        stdout_bytes: Standard output.
+        stderr_bytes: Standard error.
+        duration: Seconds, measured on the host.
+    """
 
-    timeout: float
-    input: str | bytes | None
-    env: Mapping[str, str] | None
-    cwd: GuestPath | None
-    user: str | None
-    on_output: OnOutput | None
+    command: str
+    returncode: int
+    stdout_bytes: bytes = field(repr=False)
+    stderr_bytes: bytes = field(repr=False)
+    duration: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether it returned 0."""
+        return self.returncode == 0
+
+    @property
+    def stdout(self) -> str:
+        """Standard output as UTF-8, undecodable bytes replaced."""
+        return self.stdout_bytes.decode(errors="replace")
+
+    @property
+    def stderr(self) -> str:
+        """Standard error as UTF-8, undecodable bytes replaced."""
+        return self.stderr_bytes.decode(errors="replace")
 
 
 @dataclass(frozen=True)
@@ -66,7 +85,16 @@ class Order:
         return self.command if isinstance(self.command, str) else shlex.join(self.command)
 
 
-def order(command: Command, **options: Unpack[Options]) -> Order:
+def order(
+    command: str | Sequence[str | os.PathLike[str]],
+    *,
+    timeout: float = 60.0,
+    input: str | bytes | None = None,  # noqa: A002 - subprocess.run's name
+    env: Mapping[str, str] | None = None,
+    cwd: GuestPath | None = None,
+    user: str | None = None,
+    on_output: OnOutput | None = None,
+) -> Order:
     """A command with its arguments checked; see ``Instance.run``.
 
     Raises:
@@ -76,41 +104,37 @@ def order(command: Command, **options: Unpack[Options]) -> Order:
     checked = arguments.command(command)
     return Order(
         checked,
-        _script(checked, arguments.env(options.get("env")), arguments.cwd(options.get("cwd"))),
-        # Infinity is no time that can be waited for.
-        min(arguments.timeout(options.get("timeout", TIMEOUT)), _FOREVER),
-        arguments.input(options.get("input")),
-        arguments.user(options.get("user")),
-        arguments.callback(options.get("on_output"), "on_output"),
+        _script(checked, arguments.env(env), arguments.cwd(cwd)),
+        min(arguments.timeout(timeout), _FOREVER),  # infinity is no time that can be waited for
+        arguments.input(input),
+        arguments.user(user),
+        arguments.callback(on_output, "on_output"),
     )
 
 
 def run(
-    connection: Connection, command: Command, *, check: bool = True, **options: Unpack[Options]
+    connection: Connection,
+    command: str | Sequence[str | os.PathLike[str]],
+    *,
+    check: bool = True,
+    timeout: float = 60.0,
+    input: str | bytes | None = None,  # noqa: A002 - subprocess.run's name
+    env: Mapping[str, str] | None = None,
+    cwd: GuestPath | None = None,
+    user: str | None = None,
+    on_output: OnOutput | None = None,
 ) -> CommandResult:
     """Run a command in the guest; see ``Instance.run`` and ``run_order``."""
-    asked = order(command, **options)
-    return run_order(connection, asked, realtime.monotonic() + asked.timeout, check=check)
+    asked = order(command, timeout=timeout, input=input, env=env, cwd=cwd, user=user,
+                  on_output=on_output)  # fmt: skip
+    return run_order(connection, asked, check=check)
 
 
-def not_sent(asked: Order) -> CommandTimeoutError:
-    """What is raised for a command whose time has passed with the login that it needs."""
-    return CommandTimeoutError(asked.shown, asked.timeout, killed=True, sent=False)
-
-
-def run_order(
-    connection: Connection, asked: Order, deadline: float, *, check: bool = True
-) -> CommandResult:
+def run_order(connection: Connection, asked: Order, *, check: bool = True) -> CommandResult:
     """Run a command in the guest and wait for its end.
 
     Whatever is raised, an interrupt included, its session in the guest has ended then, or the
     error has a note.
-
-    Args:
-        connection: To the guest.
-        asked: What is run.
-        deadline: For its end, on ``realtime.monotonic``'s clock.
-        check: Raise when it returns other than 0.
 
     Raises:
         CommandError: ``check`` and a returncode other than 0.
@@ -119,6 +143,7 @@ def run_order(
         ConnectionLostError: The connection ended before the command's status was known.
     """
     started = realtime.monotonic()
+    deadline = started + asked.timeout
     output = Output(asked.on_output)
     try:
         returncode = _returncode(connection, asked, output, deadline)
@@ -164,46 +189,10 @@ def _script(command: str | list[str], env: Mapping[str, str], cwd: str | None) -
 def _returncode(connection: Connection, asked: Order, output: Output, deadline: float) -> int:
     # Another user's shell and an input to send take far longer than a channel.
     if asked.user is None and asked.data is None and shell.suits(asked.command):
-        returncode = _run_in_shell(connection, asked.script, output, deadline)
+        returncode = shell.run(connection, asked.script, output, deadline)
         if returncode is not None:
             return returncode
     return _run_alone(connection, asked, output, deadline)
-
-
-def _run_in_shell(
-    connection: Connection, script: str, output: Output, deadline: float
-) -> int | None:
-    """Run a script by a shell that stays; None if this guest has none, and nothing was run."""
-    if not connection.has_shells:
-        return None
-    with connection.slot(deadline):
-        while (one := _shell(connection, deadline)) is not None:
-            try:
-                status = one.run(script, output, deadline)
-            except shell.GoneError:
-                one.close()
-                continue
-            except BaseException as error:
-                sessions.end_with(connection, one.pid, error)
-                one.close()
-                raise
-            if one.stays:
-                connection.idle.append(one)
-            else:
-                one.close()
-            return status
-    connection.has_shells = False
-    return None
-
-
-def _shell(connection: Connection, deadline: float) -> shell.Shell | None:
-    with suppress(IndexError):
-        while True:
-            one = connection.idle.pop()
-            if one.is_clean():
-                return one
-            one.close()
-    return shell.start(connection.open(deadline), deadline)
 
 
 def _run_alone(connection: Connection, asked: Order, output: Output, deadline: float) -> int:
@@ -234,4 +223,4 @@ def _feed(channel: paramiko.Channel, payload: memoryview) -> None:
         except (OSError, EOFError):
             pass  # the command ended without reading it all, or its outputs tell of the loss
 
-    realthreads.start(send, "pytest-lima-stdin")
+    threading.Thread(target=send, name="pytest-lima-stdin", daemon=True).start()

@@ -1,9 +1,8 @@
-"""Files to and from the guest, over SFTP; directories go as ``trees``, others' by ``placing``."""
+"""Files to and from the guest, over SFTP; directories go as ``trees``."""
 
 from __future__ import annotations
 
 import io
-import os
 import shutil
 import stat
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from typing import IO, TYPE_CHECKING
 
 from pytest_lima import realtime
 from pytest_lima.errors import LimaError
-from pytest_lima.guest import placing, transfers, trees
+from pytest_lima.guest import transfers, trees
 from pytest_lima.guest.ssh import Connection
 
 if TYPE_CHECKING:
@@ -22,58 +21,30 @@ if TYPE_CHECKING:
 _REQUEST = 64 * 1024
 
 
-def require(local: Path, mode: int | None = None) -> None:
-    """There has to be something to copy, and a mode is a file's.
+def require(local: Path) -> None:
+    """There has to be something to copy.
 
     Raises:
         LimaError: There isn't.
-        ValueError: A mode for a directory.
     """
-    if mode is not None and local.is_dir():
-        raise ValueError(
-            f"mode is given and {local} is a directory, whose files and directories keep their "
-            "own; change them here before, or in the guest with chmod"
-        )
     if not local.is_file() and not local.is_dir():
         what = "it is neither a file nor a directory" if local.exists() else None
         raise LimaError(f"there is no file {local} to copy", seen=what, remedy="check the path")
 
 
-def put(
-    connection: Connection,
-    local: Path,
-    remote: str,
-    *,
-    user: str | None = None,
-    mode: int | None = None,
-) -> None:
+def put(connection: Connection, local: Path, remote: str) -> None:
     """Copy a file, or a directory's contents, to ``remote``; modes are kept.
-
-    Args:
-        connection: To the guest.
-        local: What is copied.
-        remote: Where to.
-        user: Who writes it, and whose it is then; None: the login user.
-        mode: That of a file, in place of its own.
 
     Raises:
         LimaError: ``local`` doesn't exist or the guest refused.
-        ValueError: A mode for a directory.
     """
-    require(local, mode)
     if local.is_dir():
-        trees.put(connection, local, remote, user=user)
+        trees.put(connection, local, remote)
         return
-    with transfers.refusals("put", remote, user), local.open("rb") as source:
-        facts = os.fstat(source.fileno())
-        own = stat.S_IMODE(facts.st_mode)
-        if user is None and mode is None:
-            with connection.sftp() as sftp:
-                _send(sftp, source, remote)
-                sftp.chmod(remote, own)
-        else:
-            placing.write(connection, source, facts.st_size, remote,
-                          user=user, mode=own if mode is None else mode)  # fmt: skip
+    require(local)
+    with transfers.refusals("put", remote), connection.sftp() as sftp, local.open("rb") as source:
+        _send(sftp, source, remote)
+        sftp.chmod(remote, stat.S_IMODE(local.stat().st_mode))
 
 
 def get(connection: Connection, remote: str, local: Path) -> None:
@@ -107,26 +78,14 @@ def read_bytes(connection: Connection, remote: str) -> bytes:
         return buffer.getvalue()
 
 
-def write_bytes(
-    connection: Connection,
-    remote: str,
-    data: bytes,
-    *,
-    user: str | None = None,
-    mode: int | None = None,
-) -> None:
-    """Write a file in the guest, over what was there; see ``put`` for ``user`` and ``mode``.
+def write_bytes(connection: Connection, remote: str, data: bytes) -> None:
+    """Write a file in the guest, over what was there.
 
     Raises:
         LimaError: The guest refused.
     """
-    source = io.BytesIO(data)
-    with transfers.refusals("write", remote, user):
-        if user is None and mode is None:
-            with connection.sftp() as sftp:
-                _send(sftp, source, remote)
-        else:
-            placing.write(connection, source, len(data), remote, user=user, mode=mode)
+    with transfers.refusals("write", remote), connection.sftp() as sftp:
+        _send(sftp, io.BytesIO(data), remote)
 
 
 def _send(sftp: paramiko.SFTPClient, source: IO[bytes], remote: str) -> None:

@@ -120,7 +120,7 @@ def _thaw(session: Session) -> str:
         problem = "no answer"
     if not answer:
         raise InstanceDiedError(
-            "the guest's root file system may still be frozen", ran="fsfreeze -u /", seen=problem
+            "the guest's root file system may be frozen still", ran="fsfreeze -u /", seen=problem
         )
     return answer
 

@@ -25,7 +25,7 @@ from pytest_lima.lima.cidata import StartData
 _TIMEOUT = 60.0
 _END_TIMEOUT = 20.0
 _LONGEST = 65536
-_SEE_CONSOLE = "the log has its console; `pytest-lima prune --golden` removes the golden images"
+_SEE_CONSOLE = "see its console in the log; `pytest-lima prune --golden` removes what is kept"
 # RHEL 8 and its kin have one for the system's own use alone, which cloud-init is.
 _PYTHON = "for p in python3 /usr/libexec/platform-python; do command -v $p && break; done"
 
@@ -109,7 +109,7 @@ def wake(path: Path, kept: Kept, hostname: str, start: StartData, timeout: float
     facts = _asked(path, wishes, timeout)
     if problem := _problem(facts, kept):
         raise NotItselfError(
-            "the guest did not resume correctly", seen=problem, remedy=_SEE_CONSOLE
+            "the guest did not wake up as it should", seen=problem, remedy=_SEE_CONSOLE
         )
     told = facts.get("time")
     if isinstance(told, float) and math.isfinite(told):
@@ -122,7 +122,7 @@ def _problem(facts: dict[str, Any], kept: Kept) -> str:
     if "problem" in facts:
         return str(facts["problem"])[:200]
     parts = [part for part in ("memory", "disk") if facts.get(part) != kept.token]
-    return "; ".join(f"its {part} is not that of the golden image" for part in parts)
+    return "; ".join(f"its {part} is not the kept one" for part in parts)
 
 
 def _leave_waker(connection: Connection, kept: Kept) -> str:
@@ -137,8 +137,8 @@ def _leave_waker(connection: Connection, kept: Kept) -> str:
     kind = NotKeptError if ran.returncode == waker.UNFIT else LimaError
     said = ran.stderr.strip() or pid or f"exit status {ran.returncode}"
     seen = "\n".join(said.splitlines()[-3:])
-    raise kind("the guest's memory can't be saved", ran="Python 3 in the guest", seen=seen,
-               remedy="fix that in the template, or use --lima-start=cold",
+    raise kind("the guest's memory can't be kept", ran="Python 3 in the guest", seen=seen,
+               remedy="mend that in the template, or do without, with --lima-start=cold",
                )  # fmt: skip
 
 
@@ -147,10 +147,10 @@ def _end_waker(connection: Connection, pid: str) -> None:
     ran = commands.run(connection, ["kill", pid], user="root", check=False, timeout=_END_TIMEOUT)
     if not ran.ok:
         raise LimaError(
-            "the process that resumes the guest ended before the guest was saved",
+            "what should wake the guest up had ended before it was kept",
             ran=ran.command,
             seen=ran.stderr.strip(),
-            remedy="the next start tries again; on a slow host, use --lima-start=cold",
+            remedy="the next start tries again; on a slow host, take --lima-start=cold",
         )
 
 
@@ -164,15 +164,15 @@ def _asked(path: Path, wishes: dict[str, Any], timeout: float) -> dict[str, Any]
                 if said == b"awake\n":
                     sock.sendall(json.dumps({"now": realtime.now(), **wishes}).encode() + b"\n")
                     said = answer.readline(_LONGEST)
-        facts = json.loads(said) if said else "it closed the connection without an answer"
+        facts = json.loads(said) if said else "it hung up without a word"
     except ConnectionRefusedError as error:
         # ssh has made the socket, and listens a moment later.
-        raise NotYetError("the guest can't be resumed yet", seen=str(error)) from error
+        raise NotYetError("the guest can't be woken up yet", seen=str(error)) from error
     except (OSError, ValueError, RecursionError) as error:
         problem = f"{type(error).__name__}: {error}"
     else:
         if isinstance(facts, dict):
             return facts
         problem = str(facts)[:200]
-    raise StartError("the guest did not resume", ran=f"its resume agent, over {path}", seen=problem,
+    raise StartError("the guest did not wake up", ran=f"its waker, over {path}", seen=problem,
                      remedy=_SEE_CONSOLE)  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 
 from pytest_lima.guest.login import Login, Open
@@ -17,14 +16,10 @@ class Link:
         self._login: Login | None = None
         self._lock = threading.Lock()  # held for a look, never for a login
 
-    def get(self, deadline: float = math.inf) -> Connection:
+    def get(self) -> Connection:
         """The standing connection, or a new one; before a command, never in the middle.
 
-        Args:
-            deadline: How long a login is waited for, on ``realtime.monotonic``'s clock.
-
         Raises:
-            LoginTimeoutError: It takes longer; the next one who asks waits for the same.
             LimaError: What kept it from being made; the next one who asks tries anew.
         """
         with self._lock:
@@ -32,7 +27,7 @@ class Link:
                 self._login = Login.begin(self._open)
             login = self._login
         try:
-            return login.get(deadline)
+            return login.get()
         finally:
             with self._lock:
                 if login.failed and self._login is login:

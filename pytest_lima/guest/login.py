@@ -2,48 +2,35 @@
 
 from __future__ import annotations
 
-import math
+import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, InvalidStateError, wait
 from contextlib import suppress
-from functools import partial
 from typing import Self
 
-from pytest_lima import realthreads, realtime
 from pytest_lima.errors import ConnectionLostError
-from pytest_lima.guest.ssh import LOGIN_TIMEOUT, Connection, Hold
+from pytest_lima.guest.ssh import Connection, Hold
 
 # Makes a connection within a time of its own, and gives up as soon as its ``Hold`` raises.
 Open = Callable[[Hold], Connection]
 
 
-class LoginTimeoutError(TimeoutError):
-    """A login has not come to its end while somebody waited for it; it goes on for others."""
-
-
 class Login:
     """One connection, which whoever needs it first waits for."""
 
-    def __init__(self, seconds: float = 0.0) -> None:
+    def __init__(self) -> None:
         """Neither begun nor made: see ``begin`` and ``of``."""
         self._made: Future[Connection] = Future()
-        self._seconds = seconds
-        self._deadline = realtime.monotonic() + seconds
         self._end_attempt: Callable[[], None] | None = None
 
     @classmethod
-    def begin(cls, open_: Open, seconds: float = LOGIN_TIMEOUT) -> Self:
-        """Have a thread log in.
-
-        Args:
-            open_: Makes the connection.
-            seconds: After these it is given up, whatever ``open_`` still waits for.
-
-        Raises:
-            RuntimeError: This host allows no further thread.
-        """
-        self = cls(seconds)
-        realthreads.start(partial(self._run, open_), "pytest-lima-login")
+    def begin(cls, open_: Open) -> Self:
+        """Have a thread log in."""
+        self = cls()
+        # A daemon: neither the interpreter's end nor ours waits for a guest that doesn't answer.
+        threading.Thread(
+            target=self._run, args=(open_,), name="pytest-lima-login", daemon=True
+        ).start()
         return self
 
     @classmethod
@@ -63,30 +50,17 @@ class Login:
         """Whether there was a connection, and it has ended."""
         return self._made.done() and not self.failed and not self._made.result().alive
 
-    def get(self, deadline: float = math.inf) -> Connection:
+    def get(self) -> Connection:
         """The connection, as soon as there is one.
 
-        Args:
-            deadline: How long the caller waits, on ``realtime.monotonic``'s clock; never longer
-                than until the login is given up.
-
         Raises:
-            LoginTimeoutError: The deadline has passed.
             ConnectionLostError: It was given up, or the guest couldn't be reached.
             LimaError: Whatever else kept it from being made.
         """
         try:
-            return self._result(min(deadline, self._deadline) - realtime.monotonic())
-        except TimeoutError:
-            if self._made.done():
-                return self._result()  # just now; or this is what has kept it from being made
-            if deadline < self._deadline:
-                raise LoginTimeoutError from None
-        self.close()
-        raise ConnectionLostError(
-            f"the login to the guest has not ended within {self._seconds:g} s",
-            remedy="see on its console whether it still works, or is too busy to answer",
-        )
+            return self._made.result()  # within the time that the thread has
+        except CancelledError:
+            raise ConnectionLostError("the login to the guest was given up") from None
 
     def over(self, seconds: float) -> bool:
         """Whether it was made or has failed within a time; one that is given up is neither."""
@@ -99,12 +73,6 @@ class Login:
                 self._end_attempt()
         elif not self.failed:
             self._made.result().close()
-
-    def _result(self, seconds: float = 0.0) -> Connection:
-        try:
-            return self._made.result(max(0.0, seconds))
-        except CancelledError:
-            raise ConnectionLostError("the login to the guest was given up") from None
 
     def _run(self, open_: Open) -> None:
         try:
@@ -122,4 +90,4 @@ class Login:
         """Remember what ends the attempt that begins; raises where nobody wants it any more."""
         self._end_attempt = end
         if self._made.cancelled():
-            raise ConnectionLostError("the login to the guest was cancelled")
+            raise ConnectionLostError("the login to the guest was given up")

@@ -107,6 +107,6 @@ def exit_status(channel: paramiko.Channel, deadline: float) -> int:
             return 128 + 9
         raise ConnectionLostError(
             "the SSH connection ended while a command ran",
-            remedy="check the VM's console; the command may have run",
+            remedy="look at the VM's console; the command may have run",
         )
     return channel.exit_status

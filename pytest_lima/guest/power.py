@@ -40,10 +40,10 @@ class Patience:
             yield
         except ReadyTimeoutError as error:
             raise ReadyTimeoutError(
-                f"{name} has not come back within {self.seconds:.0f} s of reboot()",
+                f"{name} is not back {self.seconds:.0f} s after it was asked to reboot",
                 ran="reboot()",
                 seen=f"{error.what}; {error.seen}",
-                remedy=f"this limit is {self.why}; if the guest is only slow, raise it "
+                remedy=f"these seconds are {self.why}; if the guest only is slow, give it more "
                 "with reboot(timeout=…)",
                 log=error.log,
             ) from error
@@ -59,14 +59,14 @@ def patience(asked: float | None, cold: float | None, slowness: float, most: flo
         most: Those that a cold boot may take.
     """
     if asked is not None:
-        return Patience(asked, "the timeout of reboot(timeout=…)")
+        return Patience(asked, "those of reboot(timeout=…)")
     if cold is None:
-        seconds, why = _UNKNOWN * slowness, "the default where the cold boot time is unknown"
+        seconds, why = _UNKNOWN * slowness, "for a guest whose cold boot was not seen"
     else:
         seconds = max(_SHORTEST, _TIMES * cold)
-        why = f"{_TIMES:.0f} times the {cold:.0f} s of its cold boot, at least {_SHORTEST:.0f} s"
+        why = f"{_TIMES:.0f} times the {cold:.0f} s of its cold boot, and {_SHORTEST:.0f} at least"
     if seconds > most:
-        return Patience(most, "the boot limit of --lima-timeout and --lima-timeout-factor")
+        return Patience(most, "all that --lima-timeout and --lima-timeout-factor give a boot")
     return Patience(seconds, why)
 
 

@@ -19,7 +19,7 @@ from pytest_lima.errors import ConnectionLostError, LimaError, ProvisionError, R
 from pytest_lima.guest import answers
 from pytest_lima.guest.commands import run
 from pytest_lima.guest.ssh import Connection, NotYetError
-from pytest_lima.lima import evidence, libraries
+from pytest_lima.lima import evidence
 
 T = TypeVar("T")
 
@@ -72,7 +72,6 @@ class Waiting:
         Raises:
             ReadyTimeoutError: The deadline passed; it says what was awaited and seen last.
         """
-        libraries.load(["tenacity"])
         import tenacity
 
         begun = realtime.monotonic()
@@ -104,8 +103,8 @@ class Waiting:
             pass
         raise ReadyTimeoutError(
             f"the VM is not ready: no {what} within {realtime.monotonic() - begun:.0f} s",
-            seen="; ".join(last) or "nothing useful",
-            remedy="raise --lima-timeout or --lima-timeout-factor if it is only slow",
+            seen="; ".join(last) or "nothing that helps",
+            remedy="raise --lima-timeout or --lima-timeout-factor if it only is slow",
         )
 
 
@@ -154,10 +153,10 @@ def cloud_init_status(connection: Connection) -> dict[str, Any]:
     if isinstance(status, dict):
         return status
     raise LimaError(
-        "cannot read cloud-init's status",
+        "cloud-init's status can't be read",
         ran=result.command,
         seen=result.stderr or result.stdout,
-        remedy="use an image with cloud-init",
+        remedy="take an image with cloud-init",
     )
 
 
@@ -181,14 +180,14 @@ def _json(text: str) -> dict[str, Any]:
         if isinstance(part, dict):
             return part
         problem = text[:200]
-    raise ProvisionError("cannot read cloud-init's result", seen=problem)
+    raise ProvisionError("cloud-init's result can't be read", seen=problem)
 
 
 def _recoverable(status: Mapping[str, Any]) -> list[str]:
     stages = [stage for stage in status.values() if isinstance(stage, Mapping)]
     levels = [stage.get("recoverable_errors") or {} for stage in stages]
     if not all(isinstance(level, Mapping) for level in levels):
-        raise ProvisionError("cannot read cloud-init's result", seen=str(levels))
+        raise ProvisionError("cloud-init's result can't be read", seen=str(levels))
     found = [pair for level in levels for pair in level.items() if pair[0] != "DEPRECATED"]
     return [f"{name}: {text}" for name, texts in found for text in _texts(texts)]
 
@@ -209,18 +208,18 @@ def _provision_error(
         return ProvisionError(
             f"a provision script failed: {_describe(failed[0], provision)}",
             seen=_lines_of(failed[0], output),
-            remedy="fix the script; no test got the VM",
+            remedy="mend the script; the VM was not handed to any test",
             log=log,
         )
     if errors:
         return ProvisionError(
             "cloud-init failed", seen="\n".join(errors),
-            remedy="fix the template or the image", log=log,
+            remedy="mend the template or the image", log=log,
         )  # fmt: skip
     return ProvisionError(
         "cloud-init ended without running Lima's boot scripts",
         seen="/run/lima-boot-done is missing",
-        remedy="use an image whose cloud-init reads the NoCloud datasource",
+        remedy="take an image whose cloud-init reads the NoCloud datasource",
         log=log,
     )
 

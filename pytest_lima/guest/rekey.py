@@ -58,7 +58,7 @@ for try in $(seq 200); do
   kill -0 "$pid" 2>/dev/null || exit 0
   sleep 0.1
 done
-echo "its sshd did not start to listen again" >&2
+echo "its sshd does not listen again" >&2
 exit 1
 """
 
@@ -75,13 +75,13 @@ def renew(connection: Connection) -> HostKeys:
     """
     try:
         told = commands.run(connection, ["sh", "-c", _RENEW], user="root", timeout=_TIMEOUT)
-        keys, problem = hostkeys.found_in(told.stdout), "it reported no key"
+        keys, problem = hostkeys.found_in(told.stdout), "it told no key"
     except (CommandError, CommandTimeoutError, NotBegunError) as error:
         keys, problem = {}, error.seen or error.what
     if not keys:
         raise StartError(
-            "could not make new SSH host keys in the guest",
+            "the guest could not be given SSH host keys of its own",
             seen=problem,
-            remedy="use --lima-host-keys=kept, or an image with OpenSSH's sshd and ssh-keygen",
+            remedy="take --lima-host-keys=kept, or an image with OpenSSH's sshd and ssh-keygen",
         )
-    return HostKeys(keys, "the new keys that the guest reported", lasting=False)
+    return HostKeys(keys, "the guest's own, told by itself", lasting=False)

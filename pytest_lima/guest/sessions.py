@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pytest_lima.guest.ssh import Connection
 
 # A note to the error of a session that could not be ended.
-STILL_RUNS = "the command in the guest could not be killed and may still be running"
+STILL_RUNS = "what ran in the guest could not be killed and may still run there"
 
 _KILL_TIMEOUT = 10.0
 _SESSION_TIMEOUT = 3.0

@@ -56,9 +56,9 @@ class Sftp:
 def no_server(problem: Exception) -> LimaError:
     """What is said where the connection stands and sshd refuses the subsystem."""
     return LimaError(
-        "the guest has no SFTP server, which copying files needs",
+        "the guest has no SFTP server, over which files go",
         seen=f"{type(problem).__name__}: {problem}",
-        remedy="install openssh-sftp-server in the guest, or use run(…, input=…)",
+        remedy="install openssh-sftp-server in it, or use run(…, input=…)",
     )
 
 
@@ -70,9 +70,9 @@ def not_begun(channel: paramiko.Channel, problem: Exception) -> LimaError:
     if channel.recv_stderr_ready():
         said += b"\n" + channel.recv_stderr(_SHOWN)
     return LimaError(
-        "the guest's SFTP server did not start",
-        ran="the sftp subsystem, through the login shell",
+        "the guest's SFTP server, over which files go, did not begin",
+        ran="the subsystem sftp, by the login shell",
         seen=said.decode(errors="replace").strip() or f"{type(problem).__name__}: {problem}",
-        remedy="check that the user's startup files in the guest (~/.bashrc and the like) don't "
-        "print, read or exit without a terminal, and that the server is installed",
+        remedy="see the user's startup files in the guest (~/.bashrc and the like), which may not "
+        "print, read or end where there is no terminal, and that the server is installed",
     )

@@ -15,12 +15,14 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pytest_lima import realtime
 from pytest_lima.errors import ConnectionLostError
-from pytest_lima.guest import channels, startup
+from pytest_lima.guest import channels, sessions, startup
 from pytest_lima.guest.output import Output, exit_status, outputs
+from pytest_lima.guest.ssh import Connection
 from pytest_lima.guest.startup import NotBegunError, NotBegunInTimeError, Start
 
 if TYPE_CHECKING:
@@ -79,20 +81,67 @@ def suits(command: str | Sequence[str]) -> bool:
     return not _OWN_PROCESS.search(command if isinstance(command, str) else f"{command[0]} ")
 
 
-def start(channel: paramiko.Channel, deadline: float) -> Shell | None:
-    """Have a shell stay on a channel; None, and the channel closed, where it can't.
+def run(connection: Connection, script: str, output: Output, deadline: float) -> int | None:
+    """Run a script by a shell that stays.
 
-    The login shell is another than bash, or doesn't begin.
+    Args:
+        connection: To the guest.
+        script: For the login user's shell.
+        output: Where what it prints goes.
+        deadline: On ``realtime.monotonic``'s clock.
+
+    Returns:
+        The exit status; None if there is no such shell in this guest, and nothing was run.
+
+    Raises:
+        ConnectionLostError: The connection ended before the status was known.
+        NotBegunInTimeError: No shell had started by then.
+        TimeoutError: It didn't end in time; its session was killed.
     """
+    if not connection.has_shells:
+        return None
+    with connection.slot(deadline):
+        while (shell := _idle(connection) or _start(connection, deadline)) is not None:
+            try:
+                status = shell.run(script, output, deadline)
+            except _GoneError:
+                shell.close()
+                continue
+            except BaseException as error:
+                sessions.end_with(connection, shell.pid, error)
+                shell.close()
+                raise
+            if shell.stays:
+                connection.idle.append(shell)
+            else:
+                shell.close()
+            return status
+    connection.has_shells = False
+    return None
+
+
+def _idle(connection: Connection) -> Shell | None:
+    with suppress(IndexError):
+        while True:
+            shell = connection.idle.pop()
+            if shell.is_clean():
+                return shell
+            shell.close()
+    return None
+
+
+def _start(connection: Connection, deadline: float) -> Shell | None:
+    """Start one; None if the login shell is another than bash, or doesn't begin."""
     mark = startup.new_mark()
-    begun = Start(channel, mark)
+    channel = connection.open(deadline)
+    start = Start(channel, mark)
     shell = None
     try:
         channels.execute(channel, f": pytest-lima; {startup.line(_BEGIN, mark)}", deadline)
-        begun.begin(min(deadline, realtime.monotonic() + _START_TIMEOUT))
-        if begun.bash >= _OLDEST_BASH and begun.pid is not None:
+        start.begin(min(deadline, realtime.monotonic() + _START_TIMEOUT))
+        if start.bash >= _OLDEST_BASH and start.pid is not None:
             _send(channel, _LOOP.encode(), deadline)
-            shell = Shell(channel, begun.pid)
+            shell = Shell(channel, start.pid)
     except NotBegunError:
         pass  # a command on a channel of its own tells
     except NotBegunInTimeError:
@@ -104,7 +153,7 @@ def start(channel: paramiko.Channel, deadline: float) -> Shell | None:
     return shell
 
 
-class GoneError(Exception):
+class _GoneError(Exception):
     """A shell had ended before it was asked for anything."""
 
 
@@ -132,13 +181,7 @@ class Shell:
         return not (ended or channel.recv_ready() or channel.recv_stderr_ready())
 
     def run(self, script: str, output: Output, deadline: float) -> int:
-        """Run a script for the login user's shell; the exit status.
-
-        Raises:
-            GoneError: The shell had ended before, and nothing was run.
-            ConnectionLostError: The connection ended before the status was known.
-            TimeoutError: It didn't end in time, and may still run.
-        """
+        """Run a script; see ``run`` of this module."""
         self.stays = False
         mark = secrets.token_hex(8).encode()
         out, err = _Part("stdout", mark, output), _Part("stderr", mark, output)
@@ -146,7 +189,7 @@ class Shell:
         try:
             data = script.encode()
             if not _send(self._channel, b"%d %s\n%s" % (len(data), mark, data), deadline):
-                raise GoneError
+                raise _GoneError
             for name, data in coming:
                 (out if name == "stdout" else err).feed(data)
                 if err.ended and b"\n" in out.after:
@@ -185,9 +228,9 @@ def _result(line: bytes) -> tuple[int, bool, bytes]:
     match = _RESULT.match(line)
     if match is None:
         raise ConnectionLostError(
-            "the guest's shell did not report the command's exit status",
+            "the guest's shell doesn't say how the command ended",
             seen=line[:80].decode(errors="replace"),
-            remedy="the command has run; check what else writes to the shell's outputs",
+            remedy="the command has run; see what writes to its shell's outputs",
         )
     return int(match[1]), match[2] == b"1", line[match.end() :]
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from pytest_lima import realfiles, realsockets, realthreads, realtime
+from pytest_lima import realfiles, realsockets, realtime
 from pytest_lima.errors import ConnectionLostError, HostKeyError
 from pytest_lima.guest import channels, inherited
 from pytest_lima.guest.address import Address
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from pytest_lima.guest.shell import Shell
 
 _CONNECT_TIMEOUT = 20.0
-# Of a connection, a handshake and an authentication, each within its time.
-LOGIN_TIMEOUT = 3 * _CONNECT_TIMEOUT
 _KEEPALIVE = 15
 # sshd allows ten sessions a connection (MaxSessions); two stay free for files and for killing.
 _COMMAND_SESSIONS = 8
@@ -36,8 +34,6 @@ _COMMAND_SESSIONS = 8
 _REFUSED_PAUSE = 0.05
 # paramiko logs a traceback for each handshake that fails; what matters of them is raised.
 _PARAMIKO_LOG = "pytest_lima.paramiko"
-# Its modules that look at the time.
-_TIMED = ("auth_handler", "buffered_pipe", "channel", "packet", "transport")
 
 # Gets what ends an attempt to log in, for another thread to call.
 Hold = Callable[[Callable[[], None]], None]
@@ -202,31 +198,8 @@ class Connection:
 def prepare() -> None:
     """Have a thread load paramiko, which takes a third of a second that is often free."""
     if "paramiko" not in sys.modules:
-        realthreads.start(_load_early, "pytest-lima-import")
-
-
-def _load_early() -> None:
-    with suppress(Exception):  # whoever connects tells of it
-        _load()
-
-
-def _load() -> None:
-    """Have paramiko, with a clock and threads that are no test's."""
-    libraries.load(["paramiko"])
-    used = {name: sys.modules[f"paramiko.{name}"] for name in _TIMED}
-    realthreads.give_to((used["transport"], used["packet"]), used["transport"].Transport)
-    for module in used.values():
-        vars(module)["time"] = _Clock
-
-
-class _Clock:
-    """What paramiko takes of ``time``, to see how long something has lasted.
-
-    A test's own ``time.time`` may stand still, or raise when it is asked too often.
-    """
-
-    time = staticmethod(realtime.monotonic)
-    sleep = staticmethod(realtime.sleep)
+        load = functools.partial(libraries.load, ["paramiko"])
+        threading.Thread(target=load, name="pytest-lima-import", daemon=True).start()
 
 
 def connect(address: Address, keys: HostKeys | None, hold: Hold = lambda _: None) -> Connection:
@@ -241,7 +214,6 @@ def connect(address: Address, keys: HostKeys | None, hold: Hold = lambda _: None
         HostKeyError: Another host key; nothing but the handshake was sent.
         NotYetError: No connection, or no login (cloud-init places the key late).
     """
-    _load()
     import paramiko
 
     logging.getLogger(_PARAMIKO_LOG).setLevel(logging.CRITICAL)
@@ -270,7 +242,7 @@ def connect(address: Address, keys: HostKeys | None, hold: Hold = lambda _: None
                     "another machine answers in place of the guest",
                     ran=f"ssh {address.user}@127.0.0.1 -p {address.port}",
                     seen=f"{seen.get_name()} …{seen.get_base64()[-16:]}, not in {keys.source}",
-                    remedy="check what else listens on that port; nothing was sent to it",
+                    remedy="see what else listens on that port; nothing was sent to it",
                 )
             decided = threading.Event()
             # Not read by paramiko, which might look into a test's own file system.
@@ -334,4 +306,4 @@ def _lost() -> Iterator[None]:
         problem = str(error)
     else:
         return
-    raise ConnectionLostError("the SSH connection to the guest is lost", seen=problem)
+    raise ConnectionLostError("the SSH connection to the guest is gone", seen=problem)

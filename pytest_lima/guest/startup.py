@@ -61,7 +61,7 @@ class NotBegunInTimeError(TimeoutError):
     """
 
     def __init__(self, said: str) -> None:
-        super().__init__("the login shell did not start in time")
+        super().__init__("the login shell has not begun in time")
         self.said = said
 
 
@@ -184,18 +184,18 @@ class Start:
         if self._begun:
             raise self._redirected()
         raise NotBegunError(
-            "the command did not start: the login shell ended first",
+            "the command did not begin: the login shell ended first",
             seen=self._words() or f"exit status {status}, and no output",
-            remedy=f"check that the user's startup files in the guest ({_SEE}) don't end the "
-            "shell, replace it or redirect its outputs, and that it is a shell like sh",
+            remedy=f"see the user's startup files in the guest ({_SEE}), which may not end the "
+            "shell, replace it or redirect its outputs; and that it is one like sh",
         )
 
     def _redirected(self) -> NotBegunError:
         missing = " and ".join(name for name in self._said if name not in self._begun)
         return NotBegunError(
-            f"the command's {missing} is unavailable: the login shell redirects it",
+            f"the command's {missing} is not to be had: the login shell writes it elsewhere",
             seen=self._words() or "nothing on it",
-            remedy=f"check the user's startup files in the guest ({_SEE}) for a redirection",
+            remedy=f"see the user's startup files in the guest ({_SEE}) for a redirection",
         )
 
     def _words(self) -> str:

@@ -12,35 +12,25 @@ TIMEOUT = 600.0
 SIZE_LIMIT = 4 * 1024**3
 
 
-# What helps where the guest didn't write it all.
-SEE = "check that the user exists and may write there, and how much space is left"
-
-
-def failed(verb: str, remote: str, user: str | None = None) -> str:
-    """What is said of a file that didn't come or go."""
-    return f"{verb} {remote}{f' as {user}' if user else ''} in the guest failed"
-
-
 @contextmanager
-def refusals(verb: str, remote: str, user: str | None = None) -> Iterator[None]:
-    """Turn a guest's refusal of a path into an error that names it, and who wanted it."""
+def refusals(verb: str, remote: str) -> Iterator[None]:
+    """Turn a guest's refusal of a path into an error that names it."""
     try:
         yield
     except NotBegunError as error:
         error.ran = f"{verb} {remote}"
         raise
     except NotBegunInTimeError as error:
-        problem = f"the login shell did not start it in time; it printed: {error.said or 'nothing'}"
-        remedy = "check whether the guest is busy, and what the user's startup files wait for"
+        problem = f"the login shell has not begun it in time; it said: {error.said or 'nothing'}"
+        remedy = "see whether the guest is busy, and what the user's startup files wait for"
     except TimeoutError:
         problem = "it did not end in time"
-        remedy = "check how large it is, and whether the guest is busy"
+        remedy = "see how large it is, and whether the guest is busy"
     except OSError as error:
         if error.filename is not None:
             raise  # a file of this host, which Python's words name
         problem = error.strerror or str(error)
-        whose = f"{user} and the path exist" if user else "the path exists"
-        remedy = f"check that {whose} and {user or 'the login user'} may use it"
+        remedy = "check that the path exists and the login user may use it"
     else:
         return
-    raise LimaError(failed(verb, remote, user), seen=problem, remedy=remedy)
+    raise LimaError(f"{verb} {remote} in the guest failed", seen=problem, remedy=remedy)

@@ -64,7 +64,7 @@ class Waker:
         except OSError as error:
             seen = str(error)
         if seen != self.token:
-            raise UnfitError(f"its disk can't be read past the page cache: {seen}")
+            raise UnfitError(f"what is on its disk can't be read past its memory: {seen}")
         self._note_sessions()
         return self._listener(owner)
 

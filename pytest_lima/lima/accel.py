@@ -104,14 +104,14 @@ def choose(
     raise HostError(
         f"--lima-accel={wanted} does not work on this machine",
         seen=problem,
-        remedy="make the device usable, or use --lima-accel=auto for slow emulation",
+        remedy="make the device usable, or take --lima-accel=auto for slow emulation",
     )
 
 
 def emulation(hardware: str, problem: str) -> Accelerator:
     """Emulation in place of a hardware accelerator that doesn't work."""
     return Accelerator(
-        "tcg", f"{hardware} does not work here, so the VM is emulated and slow: {problem}"
+        "tcg", f"{hardware} does not work here, the VM is emulated and slow: {problem}"
     )
 
 
@@ -174,7 +174,7 @@ def _run_probe(hardware: str, arch: str, environ: Mapping[str, str]) -> str | No
         try:
             done = process.run(argv, env=environ, timeout=_PROBE_TIMEOUT, given=asked)
         except OSError as error:
-            return f"cannot run {argv[0]}: {error.strerror}"
+            return f"{argv[0]} can't be run: {error.strerror}"
     return None if _has_run(done, arch) else _told(done, hardware, arch)
 
 

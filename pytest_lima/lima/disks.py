@@ -43,7 +43,7 @@ def require(source: str, wanted: Sequence[str], home: Path) -> None:
     )
     raise TemplateError(
         f"the template {source} wants a disk that isn't there: {', '.join(missing)}",
-        seen=f"additionalDisks: no {home / '_disks' / missing[0]}, and no size to create it with",
-        remedy='remove it with overrides={"additionalDisks": []} in the marker, or with the '
-        f"fixture lima_overrides; or create it, for one VM at a time: {make}",
+        seen=f"additionalDisks: no {home / '_disks' / missing[0]}, and no size to make it with",
+        remedy='do without it by overrides={"additionalDisks": []} in the marker, or as the '
+        f"fixture lima_overrides; or make it, for one VM at a time: {make}",
     )

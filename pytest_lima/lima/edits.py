@@ -14,10 +14,10 @@ from dataclasses import replace
 from typing import Any
 
 from pytest_lima.errors import TemplateError
-from pytest_lima.lima import disks, engines, hostports, lima_yaml, plain, process, reach
+from pytest_lima.lima import disks, engines, hostports, lima_yaml, process, reach
 from pytest_lima.lima.keys import Keys
 from pytest_lima.lima.limactl import Limactl, complaint
-from pytest_lima.lima.template import LAST_FORWARDS_NOTHING, FilledTemplate, require_linux
+from pytest_lima.lima.template import LAST_FORWARDS_NOTHING, FilledTemplate
 from pytest_lima.settings import OPTIONS, Settings
 from pytest_lima.spec import MachineSpec
 
@@ -44,10 +44,6 @@ def apply(
         TemplateError: An expression or a param that can't be used, or that breaks the machine.
     """
     if not spec.set and not spec.param:
-        if filled.asked:
-            _refuse_lost(
-                f"the template {source}", lima_yaml.read(source, filled.text), filled.asked
-            )
         return filled
     before = lima_yaml.read(source, filled.text)
     expressions = (*spec.set, *_params(source, spec, before))
@@ -58,12 +54,10 @@ def apply(
     who = f"the template {source}, with {', '.join(given)},"
     after = lima_yaml.read(who, done.stdout)
     if not isinstance(after, dict):
-        raise TemplateError(f"{who} is not a template", seen=done.stdout,
-                            remedy="use assignments, such as .cpus = 2")  # fmt: skip
+        raise TemplateError(f"{who} is no template", seen=done.stdout,
+                            remedy="give assignments, such as .cpus = 2")  # fmt: skip
     keys.check(who, after)
     _check(who, source, before, after, filled)
-    edited = {key for key in plain.lost(after) if _changed(key.split(".")[0], before, after)}
-    _refuse_lost(who, after, filled.asked | edited)
     return replace(_with_facts(filled, after), edits=_options(spec, before, after))
 
 
@@ -112,7 +106,7 @@ def _blamed(
                 remedy=f"write it as {right}"
                 if right
                 else "write it as for `limactl create --set`, such as .cpus = 2 or "
-                '.vmType = "qemu": a key begins with a dot, a string is in double quotes',
+                '.vmType = "qemu": a key begins with a dot, a text is in double quotes',
             )
     return TemplateError("the expressions can't be applied together", seen=" | ".join(spec.set))
 
@@ -146,13 +140,12 @@ def _check(
     for key, flag in _DECIDED.items():
         if after.get(key) != before.get(key):
             raise TemplateError(
-                f"{who} changes {key}, which only a plain assignment may do",
-                seen=f"{after.get(key)} instead of {before.get(key)}",
-                remedy=f"set it with {flag}, or {flag.removeprefix('--lima-')}= in the marker",
+                f"{who} has another {key}, which was decided before",
+                seen=f"{after.get(key)} in place of {before.get(key)}",
+                remedy=f"ask for it with {flag}, or {flag.removeprefix('--lima-')}= in the marker",
             )
-    require_linux(who, after)
     if not isinstance(after.get("images"), list) or not after["images"]:
-        raise TemplateError(f"{who} has no images", remedy="keep its images, or add some")
+        raise TemplateError(f"{who} has no images", remedy="leave it some")
     lists = {key: _mappings(after, key) for key in ("provision", "portForwards")}
     reach.refuse(source, {**after, **lists})
     before_ours = _scripts(before)
@@ -160,28 +153,9 @@ def _check(
         script = engines.provision_script(engine)
         if script in before_ours and script not in _scripts(after):
             raise TemplateError(
-                f"{who} no longer has the script that provides {engine}",
-                remedy="append to provision with +=; only lima_overrides can remove its scripts",
+                f"{who} has no script any more that provides {engine}",
+                remedy="add to provision with +=, or take out the template's own by lima_overrides",
             )
-
-
-def _changed(key: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    return bool(before.get(key) != after.get(key))
-
-
-def _refuse_lost(who: str, final: Mapping[str, Any], asked: frozenset[str]) -> None:
-    """Refuse wishes that Lima's plain mode would drop without a word.
-
-    What the template alone asks for is as its author has it with limactl.
-    """
-    lost = sorted(plain.lost(final) & asked) if final.get("plain") else []
-    if lost:
-        raise TemplateError(
-            f"{who} has plain: true, and Lima's plain mode leaves out what is asked for besides",
-            seen=f"asked for: {', '.join(lost)}",
-            remedy='take the other mode by lima_overrides with {"plain": False}, or by '
-            "--lima-set=plain=false; or leave these out",
-        )
 
 
 def _scripts(template: Mapping[str, Any]) -> list[object]:

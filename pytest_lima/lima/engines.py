@@ -22,24 +22,6 @@ ENGINES = {
     "none": frozenset[str](),
 }
 
-
-def named(engine: object) -> frozenset[str]:
-    """The engines that a user asks for by one word.
-
-    Raises:
-        TemplateError: It is none of ``ENGINES``.
-    """
-    if isinstance(engine, str) and engine in ENGINES:
-        return ENGINES[engine]
-    import difflib  # not before it is needed: pytest imports this module at every start
-
-    near = difflib.get_close_matches(str(engine).lower(), ENGINES, n=1)
-    meant = f" (did you mean {near[0]}?)" if near else ""
-    raise TemplateError(
-        f"engine={engine!r} is not accepted; expected one of {', '.join(ENGINES)}{meant}"
-    )
-
-
 SOCKETS = {DOCKER: "/run/docker.sock", CONTAINERD: "/run/containerd/containerd.sock"}
 _DOCKER_COMPATIBLE = ("/docker.sock", "/podman.sock")
 
@@ -155,9 +137,9 @@ def expand(
     except gotemplate.NotANameError as error:
         problem = str(error)
     raise TemplateError(
-        f"cannot determine the path of the engine's socket in the guest: {path}",
-        seen=f"{problem} is not a known variable",
-        remedy="write the template's guestSocket with {{.UID}}, {{.User}}, {{.Home}}, {{.Name}}, "
+        f"the path of the engine's socket in the guest can't be told: {path}",
+        seen=f"{problem} is none of the variables that are known here",
+        remedy="give the template's guestSocket with {{.UID}}, {{.User}}, {{.Home}}, {{.Name}}, "
         "{{.Hostname}} and {{.Param.NAME}} of its own param alone",
     )
 

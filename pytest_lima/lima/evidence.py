@@ -38,12 +38,6 @@ def keep(home: Path, name: str) -> Path | str:
     return write(target, "".join(f"==> {part.name}\n{logs.read(part)}\n" for part in parts))
 
 
-def explain(error: BaseException, home: Path, name: str) -> None:
-    """Have an error of an instance, soon to be deleted, name the file with its logs."""
-    if isinstance(error, LimaError):
-        error.log = error.log or str(keep(home, name))
-
-
 def write(target: Path, text: str) -> Path | str:
     """Write a file for an error to name: its path, or a text that says why there is none.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import platform
 import shutil
@@ -11,13 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pytest_lima.errors import HostError, TemplateError
+from pytest_lima.errors import HostError
 from pytest_lima.lima import accel, limactl, paths, verdicts
 from pytest_lima.lima.accel import Accelerator
 from pytest_lima.lima.limactl import Limactl
 from pytest_lima.settings import Settings
 
-_LIMAS_ARCHES = ("x86_64", "aarch64", "armv7l", "ppc64le", "riscv64", "s390x")
 _ARCHES = {"arm64": "aarch64", "amd64": "x86_64"}
 
 
@@ -51,7 +49,7 @@ class Host:
         """
         lima, hardware = self.limactl, self.accelerator.name
         problem = (
-            f"{problem.splitlines()[0]}; it is tried again after this host reboots, or after "
+            f"{problem.splitlines()[0]}; it is tried again when this host was booted anew, or "
             f"{verdicts.file_in(lima.home)} is removed"
         )
         accel.note_failure(hardware, self.arch, lima.env, lima.home, problem)
@@ -107,7 +105,6 @@ def inspect(
 
     Raises:
         HostError: Root, no QEMU, no such accelerator, a path that is too long.
-        TemplateError: An architecture that Lima has not.
         LimactlMissingError: No limactl.
         LimactlVersionError: Too old a limactl.
     """
@@ -130,15 +127,15 @@ def _vmtype(wanted: str, arch: str, native: str) -> str:
         return "vz" if sys.platform == "darwin" and arch == native else "qemu"
     if wanted not in ("vz", "qemu"):
         raise HostError(
-            f"pytest-lima can't run vmType {wanted}",
+            f"vmType {wanted} is none that pytest-lima can run",
             seen="it runs vz and qemu",
-            remedy="use --lima-vmtype=qemu, which overrides the template's, or another template",
+            remedy="take --lima-vmtype=qemu, which goes before the template's, or another template",
         )
     if wanted == "vz" and sys.platform != "darwin":
         raise HostError(
             "vmtype vz exists on macOS only",
             seen=f"this is {sys.platform}",
-            remedy="use --lima-vmtype=qemu, which overrides the template's",
+            remedy="take --lima-vmtype=qemu, which goes before the template's",
         )
     return wanted
 
@@ -146,24 +143,12 @@ def _vmtype(wanted: str, arch: str, native: str) -> str:
 def _require_qemu(arch: str, environ: Mapping[str, str]) -> None:
     for tool in (accel.qemu_binary(arch), "qemu-img"):
         if shutil.which(tool, path=environ.get("PATH")) is None:
-            _require_known(arch)
             raise HostError(
                 f"{tool} was not found",
                 seen=f"PATH={environ.get('PATH')}",
                 remedy="install QEMU (qemu-system-x86 and qemu-utils on Debian and Ubuntu, "
                 "qemu with Homebrew)",
             )
-
-
-def _require_known(arch: str) -> None:
-    """Of one that Lima hasn't there is no QEMU to install; a later Lima's may be another."""
-    if arch not in _LIMAS_ARCHES:
-        near = difflib.get_close_matches(arch, _LIMAS_ARCHES, n=1, cutoff=0.4)
-        raise TemplateError(
-            f"the architecture {arch!r} is none of Lima's",
-            seen=f"Lima's are {', '.join(_LIMAS_ARCHES)}",
-            remedy=f"did you mean {near[0]}?" if near else "give one of these",
-        )
 
 
 def caller(executable: str, home: str, environ: Mapping[str, str]) -> Limactl:

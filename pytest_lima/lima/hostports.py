@@ -6,7 +6,6 @@ import socket
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pytest_lima import realsockets
 from pytest_lima.errors import StartError
 
 _LOOPBACK = "127.0.0.1"
@@ -34,9 +33,9 @@ def require_free(name: str, port: int) -> None:
     """
     if port and (problem := taken([port]).get(port)):
         raise StartError(
-            f"port {port} of this host, which {name} should use for SSH, is unavailable",
+            f"port {port} of this host, which {name} is to have for SSH, can't be had",
             seen=problem,
-            remedy="remove ssh.localPort: each VM gets a free port, which is in lima.ssh_port",
+            remedy="leave ssh.localPort out: each VM gets a free port, which lima.ssh_port tells",
         )
 
 
@@ -44,7 +43,7 @@ def taken(ports: Sequence[int]) -> dict[int, str]:
     """Those that nobody can listen on now, and why."""
     found = {}
     for port in ports:
-        with realsockets.RealSocket() as listener:
+        with socket.socket() as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 listener.bind((_LOOPBACK, port))

@@ -80,7 +80,7 @@ class Keys:
             raise TemplateError(
                 f"{who} has keys that Lima doesn't know, and would ignore",
                 seen="; ".join(unknown),
-                remedy="correct or remove them; your own top-level keys must begin with x-",
+                remedy="correct or remove them; at the top a key of your own begins with x-",
             )
 
     def _unknown(self, value: Any, kind: str, path: str) -> list[str]:

@@ -84,7 +84,7 @@ def read(source: str, text: str) -> Any:
     raise TemplateError(
         f"{source} is not a Lima template",
         seen=problem,
-        remedy="use a template: name, a path or a URL that `limactl create` accepts",
+        remedy="give a template: name, a path or a URL that `limactl create` accepts",
     )
 
 
@@ -126,7 +126,7 @@ class _Reader:
         self._crlf = "\r\n" in text
         self._nodes = 0
         if text.startswith("\ufeff"):
-            raise ValueError("it begins with a byte order mark, which Lima reads as part of "
+            raise ValueError("it begins with a byte order mark, which Lima takes for a part of "
                              "the first key; save it as UTF-8 without one")  # fmt: skip
 
     def value(self, node: Node, depth: int) -> Any:
@@ -149,14 +149,14 @@ class _Reader:
         own: set[str] = set()
         for key_node, value_node in node.value:
             if isinstance(key_node.value, list):
-                raise ValueError(f"a key is not a string{_at(key_node)}")
+                raise ValueError(f"a key is no text{_at(key_node)}")
             value = self.value(value_node, depth + 1)
             is_plain = key_node.tag == _PLAIN
             key = _key(self._text(key_node)) if is_plain else self._text(key_node)
             if node.flow_style and is_plain and ":" in key:
                 raise ValueError(f"the key {key!r} in braces, which Lima splits{_at(key_node)}")
             if key in own:
-                raise ValueError(f"the key {key!r} occurs twice{_at(key_node)}")
+                raise ValueError(f"the key {key!r} is there twice{_at(key_node)}")
             own.add(key)
             if is_plain and key == "<<":
                 found |= _merged(value, key_node)
@@ -199,7 +199,7 @@ def _merged(value: Any, key: Node) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for mapping in value if isinstance(value, list) else [value]:
         if not isinstance(mapping, dict):
-            raise ValueError(f"what << merges is not a mapping{_at(key)}")
+            raise ValueError(f"what << merges is no mapping{_at(key)}")
         found |= mapping
     return found
 

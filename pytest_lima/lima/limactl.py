@@ -15,7 +15,6 @@ from pathlib import Path
 from pytest_lima import realtime
 from pytest_lima.errors import (
     CleanupError,
-    HostError,
     LimactlMissingError,
     LimactlVersionError,
     LimaError,
@@ -51,7 +50,7 @@ def find(configured: str | None, path: str | None) -> str:
         raise LimactlMissingError(
             f"{configured or 'limactl'} was not found",
             seen=f"PATH={path}",
-            remedy="install Lima (https://lima-vm.io), or set its path with --lima-limactl",
+            remedy="install Lima (https://lima-vm.io), or name it with --lima-limactl",
         )
     return str(Path(found).absolute())  # PATH may have relative folders, and we may go elsewhere
 
@@ -79,7 +78,6 @@ class Limactl:
 
         Raises:
             LimactlMissingError: It can't be run (any more).
-            HostError: Nothing can be started, as where TMPDIR is missing.
         """
         return self._call(self._argv(*args), timeout)
 
@@ -93,10 +91,10 @@ class Limactl:
         match = re.search(r"(\d+)\.(\d+)\.(\d+)\S*", done.stdout)
         if match is None or not done.ok:
             raise LimactlVersionError(
-                "cannot parse limactl's version",
+                "limactl doesn't tell its version",
                 ran=f"{self.path} --version",
                 seen=complaint(done),
-                remedy="reinstall Lima, or set another limactl with --lima-limactl",
+                remedy="reinstall Lima, or name another limactl with --lima-limactl",
             )
         if tuple(map(int, match.groups())) < MINIMUM:
             raise LimactlVersionError(
@@ -187,10 +185,10 @@ class Limactl:
         if "unmatched instances" in done.stderr:
             return None
         raise LimaError(
-            f"cannot read limactl's list for {name}",
+            f"limactl's list can't be read for {name}",
             ran=" ".join(done.argv),
             seen=complaint(done),
-            remedy="check the instance's folder in " + str(self.home),
+            remedy="see the instance's folder in " + str(self.home),
         )
 
     def stop(self, name: str, timeout: float) -> None:
@@ -230,20 +228,12 @@ class Limactl:
         try:
             return process.run(argv, env=self.env, timeout=timeout)
         except OSError as error:
-            problem = error
-        if problem.filename != self.path:
-            raise HostError(
-                f"this host couldn't start {self.path}",
-                ran=" ".join(argv),
-                seen=str(problem),
-                remedy="see to what this names; temporary files are made in TMPDIR, which has to "
-                "be there",
-            ) from None
+            problem = error.strerror
         raise LimactlMissingError(
-            f"cannot run {self.path}",
+            f"{self.path} can't be run",
             ran=" ".join(argv),
-            seen=problem.strerror,
-            remedy="reinstall Lima, or set another limactl with --lima-limactl",
+            seen=problem,
+            remedy="reinstall Lima, or name another limactl with --lima-limactl",
         )
 
     def _argv(self, *args: str) -> list[str]:
@@ -251,12 +241,12 @@ class Limactl:
 
     def _remedy(self, done: process.Completed, template: Path) -> str:
         if done.returncode is None:
-            return "a download may take longer: raise --lima-timeout, or run limactl once by hand"
+            return "a download may need longer: raise --lima-timeout, or run limactl by hand once"
         said = complaint(done)
         if "expected digest" in said:
             downloads = _downloads(self.env)
             return f"correct the template's digest, or remove the download below {downloads}"
-        return causes.remedy(said, f"check what limactl says; its template is {template}")
+        return causes.remedy(said, f"see what limactl says; it was given {template}")
 
     def _check(
         self, done: process.Completed, kind: type[LimaError], what: str, remedy: str

@@ -31,12 +31,10 @@ def parse(text: str) -> dict[str, Any]:
             entry: dict[str, Any] = {"location": str(path)}
             if point is not None:
                 entry["mountPoint"] = _checked(text, point)
-            elif str(path) in _SYSTEM:  # Lima mounts it where it is
-                raise _misplaced(text, f"Lima mounts nothing at {path}")
             return {**entry, "writable": text.endswith(":w")}
     raise TemplateError(
         f"the mount {text!r} is not a directory on this host",
-        remedy=f"use an existing directory, as {SYNTAX}; :w makes it writable",
+        remedy=f"give an existing directory, as {SYNTAX}: with :w at the end to make it writable",
     )
 
 
@@ -70,18 +68,14 @@ def _directory(location: str) -> Path | None:
 def _checked(text: str, point: str) -> str:
     tidy = posixpath.normpath(point)
     if ":" in point or not point.startswith(("/", "{{")):  # such as {{.Home}}/src
-        problem = f"{point!r} is not an absolute path without colons"
+        problem = f"{point!r} is no absolute path without colons"
     elif tidy in _SYSTEM:
         problem = f"Lima mounts nothing at {tidy}"
     else:
         return tidy
-    raise _misplaced(text, problem)
-
-
-def _misplaced(text: str, problem: str) -> TemplateError:
-    return TemplateError(
-        f"the mount {text!r} has no usable mount point in the guest",
+    raise TemplateError(
+        f"the mount {text!r} has no place in the guest",
         seen=problem,
-        remedy=f"use {SYNTAX}, with an absolute path in the guest, such as /mnt/src, or "
+        remedy=f"give {SYNTAX}, with an absolute path in the guest, such as /mnt/src, or "
         "{{.Home}}/src for one in the login user's home",
     )

@@ -36,10 +36,10 @@ def instance_name(role: str | None = None) -> str:
     token = PREFIX + secrets.token_hex(4)
     if role is None:
         return token
-    if not isinstance(role, str) or not _ROLE.fullmatch(role):
+    if not _ROLE.fullmatch(role):
         raise TemplateError(
             f"the name {role!r} can't be used",
-            remedy="use 1 to 24 of a-z, 0-9 and -, with no - at either end",
+            remedy="give 1 to 24 of a-z, 0-9 and -, with no - at either end",
         )
     return f"{token}-{role}"
 
@@ -60,7 +60,7 @@ def lima_home(configured: str | None) -> Path:
         raise HostError(
             f"LIMA_HOME {configured or '~/.pytest-lima'} can't be used",
             seen=str(error),
-            remedy="set an absolute path with --lima-home",
+            remedy="give an absolute path with --lima-home",
         ) from None
     _check_length(home)
     try:
@@ -73,7 +73,7 @@ def lima_home(configured: str | None) -> Path:
     raise HostError(
         f"LIMA_HOME {home} can't be used",
         seen=problem,
-        remedy="set a directory of your own with --lima-home",
+        remedy="give a directory of your own with --lima-home",
     )
 
 
@@ -82,9 +82,9 @@ def _check_length(home: Path) -> None:
     if longest >= UNIX_PATH_MAX:
         raise HostError(
             f"LIMA_HOME {home} is too long by {longest - UNIX_PATH_MAX + 1} bytes",
-            seen=f"Lima's socket paths in it have {longest} bytes, "
+            seen=f"Lima's socket paths in it take {longest} bytes, "
             f"the system allows {UNIX_PATH_MAX - 1}",
-            remedy="set a shorter directory with --lima-home (a symlink doesn't help)",
+            remedy="give a shorter directory with --lima-home (a symlink doesn't help)",
         )
 
 

@@ -110,13 +110,6 @@ _WITHOUT: Mapping[str, _Rule] = {
 }  # fmt: skip
 
 
-# What is known to come to nothing.
-_LOST = frozenset({
-    "additionalDisks", "containerd.system", "containerd.user", "env", "hostResolver.hosts",
-    "mounts", "portForwards", "propagateProxyEnv", "provision.mode", "timezone",
-})  # fmt: skip
-
-
 def is_enough(filled: Mapping[str, Any], later: Sequence[str] = ()) -> bool:
     """Whether a machine has all that is asked for without Lima's boot scripts and guest agent.
 
@@ -136,26 +129,6 @@ def needs(filled: Mapping[str, Any]) -> list[str]:
     ):
         found.append("images.kernel")  # without a clock of its own, which a boot script awaits
     return found
-
-
-def lost(filled: Mapping[str, Any]) -> frozenset[str]:
-    """Keys of a lima.yaml that come to nothing in plain mode, with dots.
-
-    Fewer than `needs`, which has what may work as well.
-    """
-    static = {
-        "portForwards": _without(filled, "portForwards", "static", value=True),
-        "additionalDisks": _without(filled, "additionalDisks", "format", value=False),
-    }
-    return _LOST.intersection(needs({**filled, **static}))
-
-
-def _without(filled: Mapping[str, Any], key: str, field: str, *, value: bool) -> object:
-    """A list without the entries whose field has this value, with which they need no script."""
-    entries = filled.get(key)
-    if not isinstance(entries, list):
-        return entries
-    return [one for one in entries if not isinstance(one, Mapping) or one.get(field) is not value]
 
 
 def _is_harmless(edit: str) -> bool:

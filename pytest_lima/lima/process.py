@@ -1,4 +1,4 @@
-"""Child processes.
+"""Child processes: the one owner of ``subprocess``.
 
 Every child gets a session of its own, so a Ctrl-C in the terminal reaches pytest alone and
 a whole tree can be ended at once; and it begins with the defaults of all signals, whatever this
@@ -16,6 +16,7 @@ import contextlib
 import math
 import os
 import signal
+import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,11 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from pytest_lima import realthreads, realtime
+from pytest_lima import realtime
 from pytest_lima.lima import identity
 from pytest_lima.lima.launch import launch, raise_failure, read_status
 from pytest_lima.lima.waits import ends_within, readable
-from pytest_lima.realprocesses import DEVNULL, PIPE, STDOUT, RealPopen
 
 _OUTPUT_LIMIT = 4 * 1024 * 1024
 _TERM_GRACE = 3.0
@@ -40,8 +40,8 @@ class Completed:
 
     Attributes:
         argv: What was run.
-        returncode: Its exit status; negative for a signal, None if it was ended after
-            ``timeout``.
+        returncode: Its exit status; negative for a signal, None when it was ended by us
+            because ``timeout`` had passed.
         stdout: The last 4 MiB of standard output, undecodable bytes replaced.
         stderr: The same for standard error.
     """
@@ -79,11 +79,11 @@ class _Process:
         self._lock = threading.Lock()  # held from a look at it to what is done about it
         self._is_left = False
         # Known before it is started: a Ctrl-C may come as soon as it runs.
-        self.popen: RealPopen = RealPopen.__new__(RealPopen)
+        self.popen = subprocess.Popen.__new__(subprocess.Popen)
         try:
             with _closed_at_end(begin.failure):
                 with _closed_at_end(*begin.passed):
-                    RealPopen.__init__(
+                    subprocess.Popen.__init__(
                         self.popen,
                         list(begin.argv),
                         env=dict(env),
@@ -137,7 +137,7 @@ class _Process:
 
     def collect_at_end(self) -> None:
         """Have a thread collect it as soon as it ends, so that no zombie is left of it."""
-        realthreads.start(self._await_end, "pytest-lima-child")
+        threading.Thread(target=self._await_end, name="pytest-lima-child", daemon=True).start()
 
     def _await_end(self) -> None:
         ends_within(self.popen.pid, math.inf)
@@ -169,7 +169,7 @@ class Child:
     def __init__(self, argv: Sequence[str], *, env: Mapping[str, str], log: IO[bytes]) -> None:
         """Start ``argv`` with both outputs appended to ``log``."""
         self.argv = tuple(argv)
-        self._process = _Process(argv, env=env, stdin=DEVNULL, stdout=log, stderr=log)
+        self._process = _Process(argv, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self._process.collect_at_end()
 
     @property
@@ -213,7 +213,9 @@ class Companion:
         # A bare descriptor, which nothing but our end or `release` closes.
         theirs, self._lifeline = os.pipe()
         try:
-            self._process = _Process(argv, env=env, stdin=theirs, stdout=PIPE, stderr=STDOUT)
+            self._process = _Process(
+                argv, env=env, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            )
         except BaseException:
             os.close(self._lifeline)
             raise

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from pytest_lima import realsockets, realthreads, realtime
+from pytest_lima import realsockets, realtime
 from pytest_lima.errors import InstanceDiedError, LimaError
-from pytest_lima.lima import libraries
 
 if TYPE_CHECKING:
     from qemu.qmp import EventListener, QMPClient
@@ -32,7 +32,7 @@ _FIRST_ADDRESS = 15  # in 192.168.5.0/24 (Lima: pkg/networks/const.go)
 
 def prepare() -> None:
     """Load the client, which takes a tenth of a second."""
-    libraries.load(["qemu.qmp"])
+    import qemu.qmp  # noqa: F401
 
 
 class MigrationError(LimaError):
@@ -48,7 +48,6 @@ class Monitor:
         Raises:
             InstanceDiedError: Nobody listens there.
         """
-        prepare()
         from qemu.qmp import EventListener, QMPClient
 
         # What matters of its log is raised.
@@ -57,7 +56,10 @@ class Monitor:
         # The loop wakes itself up over a pair of sockets, and makes them itself.
         with realsockets.in_place():
             self._loop = asyncio.new_event_loop()
-        self._thread = realthreads.start(self._loop.run_forever, "pytest-lima-qmp")
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="pytest-lima-qmp", daemon=True
+        )
+        self._thread.start()
         self._client: QMPClient = QMPClient()
         self._events: EventListener = EventListener("MIGRATION")
         self._client.register_listener(self._events)

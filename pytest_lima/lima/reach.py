@@ -67,7 +67,7 @@ def refuse(source: str, filled: Mapping[str, Any]) -> None:
     remedies = dict.fromkeys(one.remedy for one in found if one.remedy)
     if lift:
         how = f"overrides={as_python(lift)}"
-        remedies[f"remove it with {how} in the marker or with the fixture lima_overrides"] = None
+        remedies[f"do without it by {how} in the marker, or as the fixture lima_overrides"] = None
     raise TemplateError(
         f"the template {source} reaches outside its instance",
         seen="; ".join(dict.fromkeys(one.why for one in found)),
@@ -80,16 +80,16 @@ def _files(filled: Mapping[str, Any]) -> Iterator[_Reach]:
         yield _Reach("copyToHost writes files on this host", {"copyToHost": []})
     if filled.get("base"):  # limactl has embedded that of the template
         yield _Reach(
-            "base in the overrides includes a template that was not checked",
-            remedy="make a template with that base, and remove base from the overrides",
+            "base in the overrides brings in what nobody has looked at",
+            remedy="make a template with that base, and take base out of the overrides",
         )
     for key in ("provision", "probes"):
         entries = filled.get(key)
         for entry in entries if isinstance(entries, list) else ():
             if isinstance(entry, Mapping) and entry.get("file"):  # as with base
                 yield _Reach(
-                    f"{key} with file lets limactl read a file that was not checked",
-                    remedy="put the file's text into script (or content, with mode: data) instead",
+                    f"{key} with file lets limactl read a file that nobody has looked at",
+                    remedy="give the file's text as script (content with mode: data) instead",
                 )
 
 
@@ -97,7 +97,7 @@ def _scripts(filled: Mapping[str, Any]) -> Iterator[_Reach]:
     if any(str(entry.get("mode")).strip() == "ansible" for entry in filled["provision"]):
         yield _Reach(
             "provision mode ansible runs a playbook on this host",
-            remedy="remove that entry from a copy of the template, and run ansible-playbook in a "
+            remedy="take that entry out of a copy of the template, and run ansible-playbook in a "
             "fixture, with lima.ssh_config",
         )
 
@@ -119,7 +119,7 @@ def _forwards(filled: Mapping[str, Any]) -> Iterator[_Reach]:
 def _socket(rule: Mapping[str, Any], values: Mapping[str, str]) -> Iterator[str]:
     socket = str(rule.get("hostSocket") or "")
     if socket and not _is_inside(socket, values):
-        yield f"Lima removes what is at hostSocket {socket}"
+        yield f"Lima removes what lies at hostSocket {socket}"
     if rule.get("reverse"):
         yield "a reverse forward gives the guest a socket of this host"
 
@@ -142,7 +142,7 @@ def _network(rule: Mapping[str, Any]) -> Iterator[str]:
     try:
         inside = _is_loopback(str(address))
     except ValueError:
-        yield f"hostIP {address} is not an IP address, such as 127.0.0.1"
+        yield f"hostIP {address} is no IP address, such as 127.0.0.1"
     else:
         if not inside:
             yield f"hostIP {address} opens the guest to the network"
@@ -165,7 +165,7 @@ def _screen(filled: Mapping[str, Any]) -> Iterator[_Reach]:
         address = address or str(_mapping(video.get("vnc")).get("display") or _VNC_DEFAULT)
         if not _is_private(address.partition(",")[0].strip()):
             yield _Reach(
-                f"video.vnc.display {address} can be reached from other hosts",
+                f"video.vnc.display {address} is none that this host alone can reach",
                 {"video": {"display": "vnc", "vnc": {"display": _VNC_DEFAULT}}},
             )
     if str(audio.get("device") or "").partition(",")[0].strip() == "wav":

@@ -61,12 +61,6 @@ def readable(source: str) -> Iterator[Readable]:
         yield Readable(str(links / _OURS), path)
 
 
-def folders(source: str) -> tuple[Path | str, ...]:
-    """Where relative paths in it may start: beside it, or as for limactl here; none for a URL."""
-    path = _path(source)
-    return () if path is None else (path.parent, "")
-
-
 def remedy(source: str, templates: Sequence[str]) -> str:
     """What to do about a template that limactl can't read.
 
@@ -89,9 +83,7 @@ def _elsewhere(path: Path, templates: Sequence[str]) -> Iterator[str]:
     yield f"there is no file {path.name} in {path.parent}"
     with contextlib.suppress(OSError):
         files = {file.name.lower(): file.name for file in path.parent.iterdir() if file.is_file()}
-        name = path.name.lower()
-        near = [one for one in (f"{name}.yaml", f"{name}.yml") if one in files]
-        near += difflib.get_close_matches(name, files, n=1, cutoff=0.7)
+        near = difflib.get_close_matches(path.name.lower(), files, n=1, cutoff=0.7)
         if near:
             yield f"did you mean {path.with_name(files[near[0]])}?"
     yield _named(path.name.removesuffix(".yaml"), templates)

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_lima import hostpaths
 from pytest_lima.errors import TemplateError
 from pytest_lima.lima import (
     assignments,
@@ -27,7 +26,6 @@ from pytest_lima.lima import (
     plain,
     reach,
     scripts,
-    sources,
     withheld,
     yaml_text,
 )
@@ -70,7 +68,6 @@ class FilledTemplate:
         ssh_port: The port of this host that its SSH has to have; 0: any.
         ports: Further ports of this host that Lima is to forward to it.
         notes: What the user should know about it.
-        asked: Keys that plain mode makes nothing of, for which options, marker or overrides ask.
         edits: Options of ``limactl create`` that change it.
     """
 
@@ -85,7 +82,6 @@ class FilledTemplate:
     ssh_port: int = 0
     ports: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
-    asked: frozenset[str] = frozenset()
     edits: tuple[str, ...] = ()
 
 
@@ -142,8 +138,6 @@ def fill(
     networks = [json.loads(network) for network in spec.networks]
     keys.check(f"networks= for {source}", {"networks": networks})
     raw = without_nulls({key: value for key, value in raw.items() if not is_own(key)})
-    if beside := sources.folders(source):
-        raw = hostpaths.located(raw, beside)
     filled = withheld.take_out(take_out(raw, overrides))
     if emulated:
         # Lima takes the host's processor wherever there is a /dev/kvm, which emulation refuses.
@@ -165,9 +159,12 @@ def fill(
         filled[key] = _entries(source, filled, key)
     filled["provision"] = [*filled["provision"], *params.keep_used(raw, filled)]
     _check(source, filled, spec, sockets)
-    note = withheld.line(source, raw, filled, _decided(raw, overrides, spec))
+    notes = [withheld.line(source, raw, filled, _decided(raw, overrides, spec))]
     if filled.get("plain") is None:
         filled["plain"] = plain.is_enough(filled, spec.set)
+    elif filled["plain"] and filled.get("mounts"):
+        notes.append(f"the template {source} says plain: true, in which Lima mounts nothing "
+                     '(to have the mounts: lima_overrides with {"plain": False})')  # fmt: skip
     filled["portForwards"] = [*filled["portForwards"], _FORWARD_NOTHING]
     text = yaml_text.write(source, filled)
     # The sockets too: an engine that the template brings leaves no trace in the text.
@@ -182,8 +179,7 @@ def fill(
                           certificates=_files(filled.get("caCerts")),
                           disks=disks.names(filled),
                           ssh_port=hostports.of_ssh(filled), ports=hostports.of_forwards(filled),
-                          notes=(note,) if note else (),
-                          asked=plain.lost({"mounts": filled["mounts"], **overrides}))  # fmt: skip
+                          notes=tuple(note for note in notes if note))  # fmt: skip
 
 
 def _load(source: str, text: str) -> dict[str, Any]:
@@ -193,7 +189,7 @@ def _load(source: str, text: str) -> dict[str, Any]:
     raise TemplateError(
         f"{source} is not a Lima template",
         seen="it has no images" if isinstance(raw, dict) else "it is not a mapping",
-        remedy="use a template: name, a path or a URL that `limactl create` accepts",
+        remedy="give a template: name, a path or a URL that `limactl create` accepts",
     )
 
 
@@ -206,7 +202,7 @@ def _entries(source: str, filled: Mapping[str, Any], key: str) -> list[dict[str,
     raise TemplateError(
         f"{key} is not a list of mappings",
         seen=repr(entries),
-        remedy=f"fix it in {source}, or in the overrides",
+        remedy=f"mend it in {source}, or in the overrides",
     )
 
 
@@ -227,9 +223,9 @@ def _apply_spec(filled: dict[str, Any], spec: MachineSpec, vmtype: str, arch: st
     if spec.cpus:
         filled["cpus"] = spec.cpus
     if spec.memory:
-        filled["memory"] = f"{spec.memory}MiB"
+        filled["memory"] = f"{spec.memory * 1024:.0f}MiB"
     if spec.disk:
-        filled["disk"] = f"{spec.disk}MiB"
+        filled["disk"] = f"{spec.disk * 1024:.0f}MiB"
     if spec.networks:
         filled["networks"] = [json.loads(network) for network in spec.networks]
     filled["mounts"] = [mounts.parse(text) for text in spec.mounts]
@@ -239,27 +235,18 @@ def _check(
     source: str, filled: Mapping[str, Any], spec: MachineSpec, sockets: Mapping[str, str]
 ) -> None:
     """Refuse what can't work, or must not, before anything is made."""
-    require_linux(f"the template {source}", filled)
+    system = filled.get("os")
+    if system not in (*_USUAL, "Linux"):
+        raise TemplateError(
+            f"the template {source} makes no Linux guest, and pytest-lima has no others",
+            seen=f"os: {system}",
+            remedy="take a template with a Linux guest, such as template:ubuntu-lts",
+        )
     param = filled.get("param")
     known = {**(param if isinstance(param, Mapping) else {}), **dict(spec.param)}
     reach.refuse(source, {**filled, "param": known})
     for socket in sockets.values():
         engines.require_known(socket, known)
-
-
-def require_linux(who: str, filled: Mapping[str, Any]) -> None:
-    """Refuse a template of another system.
-
-    Raises:
-        TemplateError: It says ``os``, and that is another.
-    """
-    system = filled.get("os")
-    if system not in (*_USUAL, "Linux"):
-        raise TemplateError(
-            f"the guest of {who} isn't Linux, so pytest-lima can't run it",
-            seen=f"os: {system}",
-            remedy="use a template with a Linux guest, such as template:ubuntu-lts",
-        )
 
 
 def _decided(

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from pytest_lima import realfiles, realthreads
+from pytest_lima import realfiles
 from pytest_lima.errors import InstanceDiedError, LimaError
 from pytest_lima.lima import causes, evidence, identity, logs
 from pytest_lima.lima.identity import Identity
@@ -51,7 +51,7 @@ class Vitals:
         for what, process in self._processes.items():
             if _is_gone(process):
                 struck = _oom_kills() > self._oom_kills
-                hint = "; this host's OOM killer killed a process meanwhile" if struck else ""
+                hint = "; this host's OOM killer has struck meanwhile" if struck else ""
                 return f"the {what}'s process {process.pid} is gone{hint}"
         if "VM" not in self._processes:
             return "it has no process"
@@ -73,7 +73,7 @@ class Vitals:
             seen=logs.tail(self._console, 5) or "nothing on its console",
             remedy=causes.remedy(
                 self._stopped,
-                "check its console for a panic, and the host's memory for an OOM kill; "
+                "look at its console for a panic, at the host's memory for an OOM kill; "
                 "--lima-recreate=1 gives later tests a new VM",
             ),
             log=self._console,
@@ -123,7 +123,7 @@ class Watch:
         self._vitals = vitals
         self._on_death = on_death
         self._ended = threading.Event()
-        realthreads.start(self._run, "pytest-lima-watch")
+        threading.Thread(target=self._run, name="pytest-lima-watch", daemon=True).start()
 
     def end(self) -> None:
         """Stop looking."""

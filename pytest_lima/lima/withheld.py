@@ -67,7 +67,7 @@ def line(
     ]
     if not parts:
         return ""
-    return f"the template {source} asks for settings that test VMs don't get: {'; '.join(parts)}"
+    return f"the template {source} asks for what the VMs of tests don't get: {'; '.join(parts)}"
 
 
 def as_python(value: object) -> str:
@@ -87,15 +87,15 @@ def _mounts(source: str, raw: Mapping[str, Any]) -> Iterator[str]:
     places = " and ".join(text.removesuffix(":w") for text in spelled)
     flags = " ".join(f"--lima-mount={_quoted(text)}" for text in spelled)
     yield (
-        f"no mount of {places} (to get it: {flags}, or mounts={as_python(spelled)} in the marker; "
-        'to silence this, lima_overrides with {"mounts": []})'
+        f"no mount of {places} (to have it: {flags}, or mounts={as_python(spelled)} in the marker; "
+        'if none is needed, lima_overrides with {"mounts": []} says so)'
     )
 
 
 def _port(raw: Mapping[str, Any]) -> Iterator[str]:
     port = _mapping(raw.get("ssh")).get("localPort")
     if port not in (*_NOTHING, 0, "0"):
-        yield f"no ssh.localPort {port} (each VM gets a free one, which is in lima.ssh_port)"
+        yield f"no ssh.localPort {port} (each has a free one, which lima.ssh_port tells)"
 
 
 def _addresses(raw: Mapping[str, Any], filled: Mapping[str, Any]) -> Iterator[str]:
@@ -103,7 +103,7 @@ def _addresses(raw: Mapping[str, Any], filled: Mapping[str, Any]) -> Iterator[st
     if isinstance(networks, list) and filled.get("networks") != networks:
         found = [str(n["macAddress"]) for n in networks if _mapping(n).get("macAddress")]
         if found:
-            yield f"no macAddress {', '.join(found)} (each VM gets its own)"
+            yield f"no macAddress {', '.join(found)} (each has one of its own)"
 
 
 def _settings(raw: Mapping[str, Any], decided: Collection[str]) -> Iterator[str]:
@@ -118,7 +118,7 @@ def _settings(raw: Mapping[str, Any], decided: Collection[str]) -> Iterator[str]
              for key, value in wanted.items()
              for inner in (value if isinstance(value, dict) else (key,))]  # fmt: skip
     if wanted:
-        yield f"no {', '.join(names)} (to get it: lima_overrides with {as_python(wanted)})"
+        yield f"no {', '.join(names)} (to have it: lima_overrides with {as_python(wanted)})"
 
 
 def _without_address(network: object) -> object:

@@ -40,7 +40,7 @@ def write(source: str, value: Mapping[str, Any]) -> str:
     raise TemplateError(
         f"{source} with its overrides can't be written as YAML",
         seen=problem,
-        remedy="use strings, numbers, booleans, lists and mappings",
+        remedy="give texts, numbers, booleans, lists and mappings",
     )
 
 
@@ -105,7 +105,7 @@ def _scalar(value: Any) -> str:
         return json.dumps(value, allow_nan=False)
     if isinstance(value, Mapping | list | tuple) and not value:
         return "{}" if isinstance(value, Mapping) else "[]"
-    raise TypeError(f"{value!r} is not plain data")
+    raise TypeError(f"{value!r} is no plain data")
 
 
 def _visible(char: str) -> str:

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pytest_lima import realtime
+from pytest_lima.booted import Booted
 from pytest_lima.errors import HostKeyError, InstanceDiedError, ReadyTimeoutError
 from pytest_lima.guest import answers, clock, hostkeys, readiness
 from pytest_lima.guest.address import Address
@@ -26,13 +26,12 @@ from pytest_lima.guest.hostkeys import HostKeys
 from pytest_lima.guest.login import Login
 from pytest_lima.guest.readiness import Waiting
 from pytest_lima.guest.sockets import SocketForward
-from pytest_lima.guest.ssh import LOGIN_TIMEOUT, Connection, Hold, connect
+from pytest_lima.guest.ssh import Connection, Hold, connect
 from pytest_lima.lima import engines, paths
+from pytest_lima.lima.host import Host
 from pytest_lima.lima.info import InstanceInfo
 from pytest_lima.lima.vitals import Vitals
 from pytest_lima.ownership.ledger import Ledger
-from pytest_lima.ready import ReadyVM
-from pytest_lima.request import StartRequest
 
 _FILE = "ready.json"
 _NO_LOGIN = "no-login"  # there after a login has failed, until the next one that hasn't
@@ -40,31 +39,32 @@ _VERSION = 1
 _ANSWER_TIMEOUT = 60.0
 
 
-def write_state(vm: ReadyVM) -> None:
+def write_state(booted: Booted) -> None:
     """Leave behind how to reach a ready instance; whole or not at all."""
     state = {
         "version": _VERSION,
-        "info": {**asdict(vm.info), "dir": str(vm.info.dir)},
-        "address": {**asdict(vm.address), "key": str(vm.address.key)},
-        "sockets": vm.forward.targets if vm.forward else {},
-        "keys_last": vm.keys.lasting,
-        "keys_from": vm.keys.source,
-        "seconds": vm.seconds,
-        "cold_seconds": vm.cold_seconds,
-        "booted_as": vm.booted_as,
+        "info": {**asdict(booted.info), "dir": str(booted.info.dir)},
+        "address": {**asdict(booted.address), "key": str(booted.address.key)},
+        "sockets": booted.forward.targets if booted.forward else {},
+        "keys_last": booted.keys.lasting,
+        "keys_from": booted.keys.source,
+        "seconds": booted.seconds,
+        "cold_seconds": booted.cold_seconds,
+        "booted_as": booted.booted_as,
     }
-    paths.write_whole(paths.our_folder(vm.info.dir) / _FILE, json.dumps(state))
+    paths.write_whole(paths.our_folder(booted.info.dir) / _FILE, json.dumps(state))
 
 
-def attach(request: StartRequest, ledger: Ledger, *, set_clock: bool) -> ReadyVM:
-    """Begin to log in to the ready instance of this name, and see that all of it works.
+def attach(host: Host, folder: Path, ledger: Ledger, *, set_clock: bool) -> Booted:
+    """Begin to log in to the ready instance in ``folder``, and see that all of it works.
 
     Where its engines answer and its clock is right by what Docker says, the login is left to be
     waited for by the first who needs it. Not where one has failed before: that is to be known
     now, when the instance may be replaced.
 
     Args:
-        request: What it was made for, by whoever did.
+        host: The machine.
+        folder: The instance's.
         ledger: Has the lock under which a dead forward is started anew.
         set_clock: Whether it may have slept since it was made ready.
 
@@ -73,36 +73,32 @@ def attach(request: StartRequest, ledger: Ledger, *, set_clock: bool) -> ReadyVM
         ReadyTimeoutError: It doesn't answer, or an engine of it doesn't.
         HostKeyError: Something else answers in its place.
 
-    What the login raises, it may raise later, in ``ReadyVM.connection``.
+    What the login raises, it may raise later, in ``Booted.connection``.
     """
-    limactl = request.host.limactl
-    folder = limactl.home / request.name
     vitals = Vitals(folder)
     vitals.check()
     waiting = Waiting(realtime.monotonic() + _ANSWER_TIMEOUT, vitals.check, lambda: None)
     state = _read_state(folder)
     failed_before = (folder / "pl" / _NO_LOGIN).exists()
-    login = Login.begin(
-        lambda hold: _log_in(state, folder, waiting, hold), _ANSWER_TIMEOUT + LOGIN_TIMEOUT
-    )
+    login = Login.begin(lambda hold: _log_in(state, folder, waiting, hold))
     try:
         forward = _standing(state.sockets, folder)
         if forward is None or failed_before:
             login.get()
         if forward is None and state.sockets:
-            forward = _forward(state.sockets, folder, state.address, limactl.env, waiting, ledger)
+            forward = _forward(state.sockets, folder, state.address, host, waiting, ledger)
         if set_clock and not _is_clock_right(forward, login):
             clock.correct(login.get())
     except BaseException:
         login.close()
         raise
-    return ReadyVM(request, state.info, state.address, state.keys, login, forward, None,
-                   state.seconds, state.booted_as, state.cold_seconds)  # fmt: skip
+    return Booted(state.info, state.address, state.keys, login, forward, None, state.seconds,
+                  state.booted_as, state.cold_seconds)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class _State:
-    """What was left behind, as ``ReadyVM`` has it."""
+    """What was left behind, as ``Booted`` has it."""
 
     info: InstanceInfo
     address: Address
@@ -125,7 +121,7 @@ def _read_state(folder: Path) -> _State:
     raise InstanceDiedError(
         f"{folder.name} can't be joined",
         seen=f"{path}: {problem}",
-        remedy="it is replaced unless others use it; else delete it with pytest-lima prune",
+        remedy="it is replaced where that is allowed; else delete it with pytest-lima prune",
     )
 
 
@@ -174,7 +170,7 @@ def _forward(
     guest_sockets: dict[str, str],
     folder: Path,
     address: Address,
-    environ: Mapping[str, str],
+    host: Host,
     waiting: Waiting,
     ledger: Ledger,
 ) -> SocketForward:
@@ -183,7 +179,7 @@ def _forward(
         if standing := _standing(guest_sockets, folder):  # another worker was faster
             return standing
         SocketForward.standing(folder / "pl", guest_sockets).close()
-        forward = SocketForward(address, folder / "pl", guest_sockets, environ)
+        forward = SocketForward(address, folder / "pl", guest_sockets, host.limactl.env)
         try:
             readiness.await_engines(waiting, forward.sockets)
         except BaseException:

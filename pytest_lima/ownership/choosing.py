@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pytest_lima.lima.identity import Identity
-from pytest_lima.ownership.record import Record, State
+from pytest_lima.ownership.record import FAILED, READY, Record
 from pytest_lima.ownership.run import Run
 from pytest_lima.settings import Settings
 
@@ -44,8 +44,8 @@ def choose(records: Sequence[Record], wanted: Wanted) -> Record | None:
             return free[0] if free else None
         return min(joinable, key=lambda record: len(record.holders))
     if joinable:
-        return min(joinable, key=lambda record: record.state != State.READY)
-    failed = [record for record in known if record.state == State.FAILED
+        return min(joinable, key=lambda record: record.state != READY)
+    failed = [record for record in known if record.state == FAILED
               and record.run == wanted.run.id and record.starter != wanted.process]  # fmt: skip
     return failed[0] if failed else None
 
@@ -53,5 +53,5 @@ def choose(records: Sequence[Record], wanted: Wanted) -> Record | None:
 def _may_join(record: Record, wanted: Wanted) -> bool:
     if record.run == wanted.run.id:
         stopped = record.keep and wanted.settings.teardown == "stop"
-        return record.state == State.FAILED or not stopped
+        return record.state == FAILED or not stopped
     return wanted.settings.reuse and record.reuse and not record.owner.elsewhere

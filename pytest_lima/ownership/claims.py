@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from enum import Enum, auto
+from dataclasses import replace
 
 from pytest_lima import realtime
 from pytest_lima.errors import AcceleratorError, LimaError
@@ -18,32 +17,14 @@ from pytest_lima.lima.identity import Identity, this_process
 from pytest_lima.lima.limactl import Limactl
 from pytest_lima.ownership import choosing, failures, keeping
 from pytest_lima.ownership.ledger import Ledger
-from pytest_lima.ownership.record import Record, State
+from pytest_lima.ownership.record import ENDING, FAILED, READY, STARTING, Record
 from pytest_lima.ownership.run import Run
 from pytest_lima.settings import Settings
 
-
-class Decision(Enum):
-    """What becomes of an instance that a process needs no more."""
-
-    SHARED = auto()
-    KEEP = auto()
-    STOP = auto()
-    DELETE = auto()
-
-
-@dataclass(frozen=True)
-class Released:
-    """What is ours to do with an instance that was given back.
-
-    Attributes:
-        decision: Nothing, for ``SHARED``. Who wants to join one that is to be stopped waits until
-            we say that it is ``stopped``.
-        record: As it is by then; None where there is none, or it isn't needed.
-    """
-
-    decision: Decision
-    record: Record | None = None
+SHARED = "shared"
+KEEP = "keep"
+STOP = "stop"
+DELETE = "delete"
 
 
 class Claims:
@@ -76,7 +57,7 @@ class Claims:
                 found = self._new(paths.instance_name(), key, facts, limactl, shared=True)
                 self._ledger.write(found)
                 return found, True
-            if found.state != State.FAILED:
+            if found.state != FAILED:
                 found = found.leased(mine)
                 self._ledger.write(found)
             return found, False
@@ -95,7 +76,7 @@ class Claims:
         record = self._new(name, name, facts, limactl, shared=False)
         with self._ledger.lock():
             running = [one for one in self._ledger.records()
-                       if one.run == self._run.id and one.state != State.FAILED]  # fmt: skip
+                       if one.run == self._run.id and one.state != FAILED]  # fmt: skip
             if fits(len(running)):
                 self._ledger.write(record)
                 return True
@@ -116,18 +97,18 @@ class Claims:
         mine = this_process()
         with self._ledger.lock():
             record = self._ledger.read(name)
-            if record is None or record.state == State.ENDING or record.is_taken_from(mine):
+            if record is None or record.state == ENDING or record.is_taken_from(mine):
                 return False
             if seen is not None and record.made != seen.made:
                 return False
             spent = most is not None and record.recreated >= most
-            if spent or (record.state == State.READY and not dead):
+            if spent or (record.state == READY and not dead):
                 return False
             again = record.recreated + (most is not None)
             self._ledger.write(
                 replace(
                     record.leased(mine),
-                    state=State.STARTING,
+                    state=STARTING,
                     starter=mine,
                     recreated=again,
                     label=self._run.label,
@@ -156,9 +137,9 @@ class Claims:
             if record is None:
                 record = self._new(name, name, facts, limactl, shared=False)
             failures.refuse_others(record, mine, what)
+            begun = record.leased(mine)
             self._ledger.write(replace(
-                record.leased(mine), state=State.STARTING, starter=mine, label=self._run.label,
-                keep=False, failure=None,
+                begun, state=STARTING, starter=mine, label=self._run.label, keep=False, failure=None
             ))  # fmt: skip
 
     @contextmanager
@@ -177,12 +158,12 @@ class Claims:
             record = self._ledger.read(name)
             if record is not None:
                 failures.refuse_others(record, mine, what)
-                still = replace(record, state=State.STARTING, starter=mine, label=self._run.label)
-                self._ledger.write(still if record.state == State.READY else record)
+                still = replace(record, state=STARTING, starter=mine, label=self._run.label)
+                self._ledger.write(still if record.state == READY else record)
         try:
             yield
         finally:
-            if record is not None and record.state == State.READY:
+            if record is not None and record.state == READY:
                 self.stopped(name)
 
     def ready(self, name: str) -> None:
@@ -193,18 +174,18 @@ class Claims:
         """
         with self._ledger.lock():
             record = self._ledger.read(name)
-            if record is None or record.state == State.ENDING or record.starter != this_process():
+            if record is None or record.state == ENDING or record.starter != this_process():
                 raise failures.removed(name, record)
-            self._ledger.write(replace(record, state=State.READY))
+            self._ledger.write(replace(record, state=READY))
 
     def stopped(self, name: str) -> None:
         """What we have stopped, or had stand still, may be joined; unless it is removed by now."""
         with self._ledger.lock():
             record = self._ledger.read(name)
-            if record and (record.state, record.starter) == (State.STARTING, this_process()):
-                self._ledger.write(replace(record, state=State.READY))
+            if record and (record.state, record.starter) == (STARTING, this_process()):
+                self._ledger.write(replace(record, state=READY))
 
-    def failed(self, name: str, error: LimaError | None) -> Released:
+    def failed(self, name: str, error: LimaError | None) -> str:
         """It couldn't be started: whoever waits gets the error at once.
 
         Args:
@@ -212,26 +193,25 @@ class Claims:
             error: What went wrong; None when we were interrupted, which is nobody else's.
 
         Returns:
-            Whether to keep or to delete what is left of it. The latter also where somebody else
-            is removing it, who may be done before our last step was.
+            What to do with what is left of it: ``keep`` or ``delete``. The latter also where
+            somebody else is removing it, who may be done before our last step was.
         """
         mine = this_process()
         with self._ledger.lock():
             record = self._ledger.read(name)
             if record is None or record.is_taken_from(mine):
-                return Released(Decision.DELETE)
+                return DELETE
             record = record.released(mine)
-            if error is None or record.state == State.ENDING:
+            if error is None or record.state == ENDING:
                 self._ledger.mark_ending(record, mine)
-                return Released(Decision.DELETE)
-            record = replace(record, state=State.FAILED, keep=False, failed=True,
+                return DELETE
+            record = replace(record, state=FAILED, keep=False, failed=True,
                              failure=failures.to_plain(error))  # fmt: skip
             keep = keeping.wanted(record, self._settings)
             if self._settings.accel == "auto" and isinstance(error, AcceleratorError):
                 keep = False  # another takes its place, emulated
-            record = keeping.kept(record, self._settings) if keep else record
-            self._ledger.write(record)
-            return Released(Decision.KEEP if keep else Decision.DELETE, record)
+            self._ledger.write(keeping.kept(record, self._settings) if keep else record)
+            return KEEP if keep else DELETE
 
     def settle(self, name: str) -> None:
         """Nothing is left of what had failed; its error is, for others of this run."""
@@ -239,40 +219,44 @@ class Claims:
             record = self._ledger.read(name)
             if record is None or record.is_taken_from(this_process()):
                 return
-            lasting = record.state == State.FAILED and record.shared
+            lasting = record.state == FAILED and record.shared
             if not (lasting and (self._run.many or record.holders)):
                 self._ledger.forget(name)
 
-    def release(self, name: str, *, failed: bool) -> Released:
-        """Give back an instance; what is then ours to do."""
+    def release(self, name: str, *, failed: bool) -> str:
+        """Give back an instance: ``shared``, or what is then ours to do.
+
+        ``keep``, ``delete``, or ``stop``; who wants to join one that is stopped waits until we
+        say that it is ``stopped``.
+        """
         mine = this_process()
         with self._ledger.lock():
             record = self._ledger.read(name)
             if record is None:
-                return Released(Decision.SHARED)
-            if record.keep and record.state == State.STARTING and record.starter == mine:
-                # We were interrupted when we stopped it.
-                record = replace(record, state=State.READY)
+                return SHARED
+            if record.keep and record.state == STARTING and record.starter == mine:
+                record = replace(record, state=READY)  # we were interrupted when we stopped it
             record = replace(
                 record.released(mine), failed=record.failed or failed, used=realtime.now()
             )
-            left = record.state == State.FAILED and record.keep  # behind already, when it failed
-            if record.state == State.ENDING and record.starter == mine:
-                return Released(Decision.DELETE, record)  # an interrupt came in between
-            if (
-                left or record.state == State.ENDING or record.is_taken_from(mine)
-                or record.holders or self._others_may_want(record, mine)
-            ):  # fmt: skip
+            if record.state == FAILED and record.keep:
                 self._ledger.write(record)
-                return Released(Decision.SHARED, record)
-            if record.state == State.FAILED or not keeping.wanted(record, self._settings):
-                return Released(Decision.DELETE, self._ledger.mark_ending(record, mine))
-            record, decision = keeping.kept(record, self._settings), Decision.KEEP
-            if record.state == State.READY and self._settings.teardown == "stop":
-                record = replace(record, state=State.STARTING, starter=mine)
-                decision = Decision.STOP
-            self._ledger.write(record)
-            return Released(decision, record)
+                return SHARED  # left behind already, when it failed
+            if record.state == ENDING and record.starter == mine:
+                return DELETE  # an interrupt came in between
+            if record.state == ENDING or record.is_taken_from(mine):
+                self._ledger.write(record)
+                return SHARED
+            if record.holders or self._others_may_want(record, mine):
+                self._ledger.write(record)
+                return SHARED
+            if record.state != FAILED and keeping.wanted(record, self._settings):
+                stops = record.state == READY and self._settings.teardown == "stop"
+                kept = keeping.kept(record, self._settings)
+                self._ledger.write(replace(kept, state=STARTING, starter=mine) if stops else kept)
+                return STOP if stops else KEEP
+            self._ledger.mark_ending(record, mine)
+            return DELETE
 
     def of_run(self) -> list[Record]:
         """What there is of this run, nobody being at it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +14,11 @@ from pytest_lima.instance import Instance
 from pytest_lima.lima import host
 from pytest_lima.lima.limactl import Limactl
 from pytest_lima.ownership import removal
-from pytest_lima.ownership.claims import Claims, Decision
+from pytest_lima.ownership.claims import DELETE, SHARED, STOP, Claims
+from pytest_lima.ownership.ledger import Ledger
 from pytest_lima.ownership.record import Record
-from pytest_lima.ownership.run import RunContext
-from pytest_lima.ownership.sweep import Sweeper
+from pytest_lima.ownership.sweep import Sweeper, Warn
+from pytest_lima.settings import Settings
 
 _STOP_TIMEOUT = 120.0
 
@@ -48,14 +49,22 @@ class Ending:
         kept: Those that were left behind, for the summary.
     """
 
-    def __init__(self, context: RunContext, claims: Claims, sweeper: Sweeper) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        claims: Claims,
+        settings: Settings,
+        environ: Mapping[str, str],
+        warn: Warn,
+    ) -> None:
         self._lock = threading.Lock()  # of the list that follows
         self.kept: list[Kept] = []
-        self._ledger = context.ledger
-        self._environ = context.environ
-        self._warn = context.observer.warn
+        self._ledger = ledger
         self._claims = claims
-        self._sweeper = sweeper
+        self._settings = settings
+        self._environ = environ
+        self._warn = warn
+        self._sweeper = Sweeper(ledger, environ, warn)
 
     def give_back(self, name: str, instance: Instance | None, *, failed: bool) -> None:
         """Release an instance, and do what is ours to do then.
@@ -67,20 +76,20 @@ class Ending:
             self._give_back(name, instance, failed=failed)
 
     def _give_back(self, name: str, instance: Instance | None, *, failed: bool) -> None:
-        released = self._claims.release(name, failed=failed)
-        decision, record = released.decision, released.record
-        if decision is Decision.SHARED or record is None:
+        decision = self._claims.release(name, failed=failed)
+        record = self._ledger.read(name)
+        if decision == SHARED or record is None:
             if instance is not None:
-                instance._detach()
-        elif decision is Decision.DELETE:
+                instance.detach()
+        elif decision == DELETE:
             if instance is not None:
                 instance.disconnect()
             self._sweeper.end(record)
         else:
-            if decision is Decision.STOP:
+            if decision == STOP:
                 self._stop(record, instance)
             elif instance is not None:
-                instance._detach()
+                instance.detach()
             removal.remove_snapshots(Path(record.home), name)  # nobody else may restore them
             self.note_kept(record)
 
@@ -156,7 +165,7 @@ def _told_of(name: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise CleanupError(
-            f"{name} could not be released",
+            f"{name} could not be given back",
             seen=str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}",
-            remedy="fix that; then the next run, or pytest-lima prune, removes what is left of it",
+            remedy="mend that; then the next run, or pytest-lima prune, removes what is left of it",
         ) from error

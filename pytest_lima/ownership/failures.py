@@ -52,13 +52,13 @@ def removed(name: str, record: Record | None) -> RemovedError:
     seen = "its record is gone"
     if record is not None:
         pid = record.starter.pid
-        seen = f"process {pid} has it now, in state {record.state}: " + (
-            " ".join(identity.command_line(pid)) or "that process is gone"
+        seen = f"process {pid} has it now, to be {record.state}: " + (
+            " ".join(identity.command_line(pid)) or "which is gone"
         )
     return RemovedError(
         f"{name} was removed while it was being started",
         seen=seen,
-        remedy="run the tests again, without `pytest-lima prune --all` at the same time",
+        remedy="run the tests again, with no `pytest-lima prune --all` beside them",
     )
 
 
@@ -67,7 +67,7 @@ def waited_too_long(record: Record, seconds: float, phase: str) -> ReadyTimeoutE
     pid = record.starter.pid
     return ReadyTimeoutError(
         f"{record.name} is not ready: process {pid} has been starting it for {seconds:.0f} s",
-        seen=f"its phase: {phase or 'not yet known'}; {' '.join(identity.command_line(pid))}",
+        seen=f"it is {phase or 'at its beginning'}; {' '.join(identity.command_line(pid))}",
         remedy=f"end or continue process {pid}, which may be suspended",
     )
 
@@ -86,5 +86,5 @@ def refuse_others(record: Record, process: Identity, what: str) -> None:
             f"{record.name} can't be {what}: {len(others)} other processes use it",
             seen="; ".join(f"process {pid}: {' '.join(identity.command_line(pid))}"
                            for pid in sorted(one.pid for one in others)),
-            remedy="give the test its own VM, with lima_fresh or fresh=True",
+            remedy="ask for a VM of the test's own, with lima_fresh or fresh=True",
         )  # fmt: skip

@@ -78,7 +78,7 @@ class Guard:
             "the reaper, which deletes VMs if pytest is killed, did not start",
             ran=f"{shlex.join(companion.argv[:3])} -c … {MODULE}",
             seen=companion.heard.decode(errors="replace") or "no answer",
-            remedy=f"fix what it says; the reaper needs only this Python, with {', '.join(NEEDS)}",
+            remedy=f"fix what it says; it takes this Python alone, with {', '.join(NEEDS)}",
         )
 
     def _start(self) -> process.Companion:

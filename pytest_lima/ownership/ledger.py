@@ -24,7 +24,7 @@ from pytest_lima.lima import locks, paths
 from pytest_lima.lima.identity import Identity
 from pytest_lima.ownership import leftovers
 from pytest_lima.ownership import record as records_
-from pytest_lima.ownership.record import Record, State
+from pytest_lima.ownership.record import ENDING, Record
 
 if TYPE_CHECKING:
     import filelock
@@ -57,7 +57,7 @@ class Ledger:
         except OSError as error:
             raise _no_state("made", self._folder, str(error)) from error
         if not os.access(self._folder, os.R_OK | os.W_OK | os.X_OK):
-            problem = "this user can't write it, or its file system is read-only"
+            problem = "it is not this user's to write, or its file system is read-only"
             raise _no_state("used", self._folder, problem)
 
     @property
@@ -133,7 +133,7 @@ class Ledger:
 
         Deleting makes some, so it goes on either way.
         """
-        ending = replace(record, state=State.ENDING, starter=starter)
+        ending = replace(record, state=ENDING, starter=starter)
         with suppress(OSError):
             self.write(ending)
         return ending
@@ -150,9 +150,9 @@ class Ledger:
             return None
         except OSError as error:
             raise HostError(
-                f"cannot read the record of {name}",
+                f"the record of {name} can't be read",
                 seen=str(error),
-                remedy="fix what that names; if too many files are open, raise `ulimit -n`",
+                remedy="mend what that names; of too many open files, close some: see `ulimit -n`",
             ) from error
 
     def forget(self, name: str) -> None:
@@ -224,7 +224,7 @@ class Ledger:
             with suppress(FileNotFoundError):
                 paths.write_whole(file, json.dumps(asdict(process)))
                 return
-        raise FileNotFoundError(f"{file.parent} keeps being removed")
+        raise FileNotFoundError(f"{file.parent} is removed again and again")
 
     def leave(self, run: str, process: Identity) -> None:
         """Note that it won't any more."""
@@ -305,7 +305,7 @@ def _no_state(verb: str, folder: Path, problem: str) -> HostError:
     return HostError(
         f"the state directory {folder} can't be {verb}",
         seen=problem,
-        remedy="make that possible, or set XDG_STATE_HOME to another directory",
+        remedy="make it possible, or name another with the variable XDG_STATE_HOME",
     )
 
 

@@ -6,14 +6,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Unpack
+from typing import Any
 
+from pytest_lima.errors import TemplateError
 from pytest_lima.instance import Instance
 from pytest_lima.lima import engines
 from pytest_lima.observer import Observer
 from pytest_lima.ownership.pool import Pool
 from pytest_lima.settings import Settings, resolve
-from pytest_lima.spec import MachineArguments, machine_spec, require_known
+from pytest_lima.spec import machine_spec
 
 
 @contextmanager
@@ -23,29 +24,31 @@ def lima_instance(
     engine: str = "none",
     settings: Settings | None = None,
     observer: Observer | None = None,
-    **spec: Unpack[MachineArguments],
+    **spec: Any,
 ) -> Iterator[Instance]:
-    """A ready VM without pytest.
+    """A ready VM without pytest, deleted at the end of the ``with`` block.
 
-    It is deleted at the end of the ``with`` block, unless ``keep`` or ``teardown`` of the settings
-    say otherwise.
+    Unless ``keep`` or ``teardown`` of the settings say otherwise.
 
     Args:
-        name: Becomes part of the instance's name.
+        name: A part of the instance's name.
         engine: ``docker``, ``containerd``, ``both`` or ``none``.
-        settings: The options, by default those of the ``PYTEST_LIMA_*`` variables.
-        observer: Gets the phases of the boot. By default they are logged.
-        **spec: The marker's arguments: template, vmtype, cpus, memory, disk, provision, mounts,
+        settings: By default from the ``PYTEST_LIMA_*`` variables.
+        observer: Gets the phases of the boot; by default they are logged.
+        **spec: As for the marker: template, vmtype, cpus, memory, disk, provision, mounts,
             networks, set, param, arch, overrides. Relative paths start at the current directory.
 
     Raises:
-        LimaError: The VM did not become ready.
-        CleanupError: Something of the VM could not be deleted. If the block raised an exception,
-            that is raised instead, with this error as a note.
+        LimaError: Whatever kept it from being ready.
+        CleanupError: Something of it is left. An exception of the block goes first, and has this
+            as a note.
     """
-    require_known("lima_instance", spec, own=("name", "engine", "settings", "observer"))
     chosen = settings or resolve({}, os.environ, {})
-    asked = replace(machine_spec(**spec), engines=engines.named(engine))
+    if engine not in engines.ENGINES:
+        raise TemplateError(
+            f"engine={engine!r} is not accepted; give one of " + ", ".join(engines.ENGINES)
+        )
+    asked = replace(machine_spec(**spec), engines=engines.ENGINES[engine])
     default = chosen.templates[0]
     pool = Pool(chosen, os.environ, observer or Observer())
     try:

@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass
 
 from pytest_lima.instance import Instance
-from pytest_lima.request import StartRequest
+from pytest_lima.ownership.starting import Order
 
 
 @dataclass
@@ -14,12 +14,12 @@ class Member:
     """A machine that is held.
 
     Attributes:
-        request: What it is.
+        order: What it is.
         instance: For the tests.
         failed: A test that used it has failed.
     """
 
-    request: StartRequest
+    order: Order
     instance: Instance
     failed: bool = False
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from typing import Protocol, Unpack
+from typing import Any, Protocol
 
 from pytest_lima.errors import AcceleratorError, LimaError
-from pytest_lima.guest import answers, ssh
+from pytest_lima.guest import ssh
 from pytest_lima.instance import Instance
-from pytest_lima.lima import disks, edits, host, libraries, lima_yaml, paths, qmp, template
+from pytest_lima.lima import disks, edits, host, libraries, lima_yaml, paths, template
 from pytest_lima.lima.forks import Origin
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.identity import this_process
@@ -23,34 +23,30 @@ from pytest_lima.ownership.ledger import Ledger
 from pytest_lima.ownership.making import Maker
 from pytest_lima.ownership.members import Member, Members
 from pytest_lima.ownership.reaper import NEEDS
-from pytest_lima.ownership.run import Run, RunContext
+from pytest_lima.ownership.run import Run
 from pytest_lima.ownership.standby import Standby
+from pytest_lima.ownership.starting import Order
 from pytest_lima.ownership.sweep import Sweeper
-from pytest_lima.request import StartRequest
 from pytest_lima.settings import DEFAULT_TEMPLATE, Settings
-from pytest_lima.spec import MachineArguments, MachineSpec
+from pytest_lima.spec import MachineSpec
 
 
 class LimaFactory(Protocol):
-    """Starts further VMs, which end with the session."""
+    """Makes further machines, released with the session."""
 
     def __call__(
-        self,
-        *,
-        name: str | None = None,
-        engine: str | None = None,
-        **spec: Unpack[MachineArguments],
+        self, *, name: str | None = None, engine: str | None = None, **spec: Any
     ) -> Instance:
-        """Start a VM that no other fixture gets.
+        """Start a machine of its own.
 
         Args:
-            name: Becomes part of the instance's name and host name: 1 to 24 of ``a-z``,
+            name: Becomes a part of the instance's name and host name: 1 to 24 of ``a-z``,
                 ``0-9`` and ``-``, with no ``-`` at either end.
-            engine: ``docker``, ``containerd``, ``both`` or ``none``. The default is that of
-                ``--lima-engine``, or none if that is ``auto``.
-            **spec: The marker's arguments: template, vmtype, cpus, memory, disk, provision, mounts,
+            engine: ``docker``, ``containerd``, ``both`` or ``none`` to have in it; by default what
+                ``--lima-engine`` says, and none where that is ``auto``.
+            **spec: As for the marker: template, vmtype, cpus, memory, disk, provision, mounts,
                 networks, set, param, arch, overrides. A relative path starts at the current
-                directory or, if it doesn't exist there, where pytest was started.
+                directory, or where pytest was started if there is nothing.
         """
         ...
 
@@ -59,7 +55,7 @@ class Pool:
     """Machines by what they are; several threads may ask for some at once.
 
     Attributes:
-        clones: Those that were made of others with ``Instance.clone``, in that request.
+        clones: Those that were made of others with ``Instance.clone``, in that order.
         origin: Whose they are: in a forked child none is made, given back or ended.
     """
 
@@ -71,21 +67,27 @@ class Pool:
         ledger: Ledger | None = None,
         run: Run | None = None,
     ) -> None:
-        libraries.load((*NEEDS, "ctypes", "difflib"))
+        libraries.load(NEEDS)
         self._settings = settings
         self._environ = environ
         self._observer = observer
         self._ledger = ledger or Ledger()
         self._run = run or Run.alone()
-        context = RunContext(settings, environ, self._run, self._ledger, observer)
         self._guard = Guard(environ, self._ledger.folder)
         claims = Claims(self._ledger, settings, self._run)
-        self._sweeper = Sweeper(self._ledger, environ, observer.warn)
-        self._ending = Ending(context, claims, self._sweeper)
-        self._maker = Maker(context, claims, self._ending, self._adopt, self._guard.watching)
-        self._joiner = Joiner(context, claims, self._maker)
-        self._standby = Standby(settings.standby, self._maker, self._joiner.wake, self._adopt,
+        self._ending = Ending(self._ledger, claims, settings, environ, observer.warn)
+
+        def maker_of(observer: Observer) -> Maker:
+            return Maker(
+                self._ledger, claims, self._ending, settings, observer, self._adopt,
+                self._guard.watching,
+            )  # fmt: skip
+
+        self._maker = maker_of(observer)
+        self._joiner = Joiner(self._ledger, claims, self._maker, settings, observer, self._run)
+        self._standby = Standby(settings.standby, maker_of, self._joiner.wake, self._adopt,
                                 self._discard, observer)  # fmt: skip
+        self._sweeper = Sweeper(self._ledger, environ, observer.warn)
         self._members = Members()
         self._read: dict[str, str] = {}
         self._told: set[str] = set()
@@ -100,13 +102,6 @@ class Pool:
     def kept(self) -> list[Kept]:
         """What was left behind, for the summary; by the workers too, in their controller."""
         return self._ending.kept_by_run() if self._run.final else self._ending.kept
-
-    def prepare(self) -> None:
-        """Load all that machines are made with, before anybody replaces what that is made of."""
-        lima_yaml.prepare()
-        libraries.load(["paramiko", "tenacity", "h2"])
-        answers.prepare()
-        qmp.prepare()
 
     def host(self, vmtype: str | None = None, arch: str | None = None) -> Host:
         """What this machine offers, checked once.
@@ -155,21 +150,21 @@ class Pool:
         Raises:
             LimaError: Whatever kept it from being ready; nothing of it is left.
         """
-        request = self._request(spec, "")
+        order = self._order(spec, "")
         try:
-            return self._acquire(request)
+            return self._acquire(order)
         except AcceleratorError as error:
-            request = self._emulated(request, error)
-        return self._acquire(request)
+            order = self._emulated(order, error)
+        return self._acquire(order)
 
-    def _acquire(self, request: StartRequest) -> Instance:
-        key = request.filled.key
+    def _acquire(self, order: Order) -> Instance:
+        key = order.filled.key
         with self._members.turn(key):
             member = self._members.held().get(key)
             if member is None:
                 closings = self._members.closings
                 self._sweep()
-                member = Member(*self._joiner.shared(request))
+                member = Member(*self._joiner.shared(order))
                 self._members.add(key, member)
                 if self._members.closings != closings:
                     self._give_back(key)
@@ -182,10 +177,10 @@ class Pool:
         Raises:
             LimaError: Whatever kept it from being ready; nothing of it is left.
         """
-        request = self._request(spec, paths.instance_name(role))
+        order = self._order(spec, paths.instance_name(role))
         closings = self._members.closings
         self._sweep()
-        return self._in_time(self._alone(request)[1], closings)
+        return self._in_time(self._alone(order)[1], closings)
 
     def create_fresh(self, spec: MachineSpec, wanted: int) -> Instance:
         """A machine that nobody else gets, from the standby if there is one.
@@ -197,14 +192,14 @@ class Pool:
         Raises:
             LimaError: Whatever kept it from being ready; nothing of it is left.
         """
-        request = self._request(spec, paths.instance_name())
+        order = self._order(spec, paths.instance_name())
         closings = self._members.closings
         self._sweep()
-        instance = self._standby.take(request)
+        instance = self._standby.take(order)
         if instance is None:
-            request, instance = self._alone(request)
+            order, instance = self._alone(order)
         self._in_time(instance, closings)
-        self._standby.fill(request, wanted)
+        self._standby.fill(order, wanted)
         return instance
 
     def renew(self, instance: Instance) -> bool:
@@ -213,12 +208,10 @@ class Pool:
         Raises:
             LimaError: Whatever kept the new one from being ready.
         """
-        if instance._cause_of_death() is None:
-            return False
         for key, member in self._members.held().items():
             if member.instance is instance and self._settings.recreate:
                 with self._members.turn(key):
-                    return self._joiner.renew(member.request, instance)
+                    return self._joiner.renew(member.order, instance)
         return False
 
     def mark_failed(self, instance: Instance) -> None:
@@ -264,15 +257,15 @@ class Pool:
             except LimaError as error:
                 errors.append(error)
         self._ledger.leave(self._run.id, this_process())
-        stays = {member.request.name for member in self._members.held().values()}
+        stays = {member.order.name for member in self._members.held().values()}
         errors += self._ending.finish_run(stays)
         if errors:
             raise ExceptionGroup("some VMs could not be removed", errors)
         self._guard.dismiss()
 
-    def _adopt(self, request: StartRequest, instance: Instance) -> None:
-        self._members.add(request.name, Member(request, instance))
-        if request.state:
+    def _adopt(self, order: Order, instance: Instance) -> None:
+        self._members.add(order.name, Member(order, instance))
+        if order.kept is not None:
             self.clones.append(instance)
 
     def _in_time(self, instance: Instance, closings: int) -> Instance:
@@ -296,41 +289,41 @@ class Pool:
     def _give_back(self, key: str) -> None:
         member = self._members.held().get(key)
         if member is not None:  # else another thread was faster
-            self._ending.give_back(member.request.name, member.instance, failed=member.failed)
+            self._ending.give_back(member.order.name, member.instance, failed=member.failed)
             self._members.drop(key)
 
-    def _alone(self, request: StartRequest) -> tuple[StartRequest, Instance]:
-        """A machine that nobody else gets; the request too, as it was carried out."""
+    def _alone(self, order: Order) -> tuple[Order, Instance]:
+        """A machine that nobody else gets; the order too, as it was carried out."""
         try:
-            return request, self._maker.alone(request)
+            return order, self._maker.alone(order)
         except AcceleratorError as error:
-            request = self._emulated(request, error)
-        return request, self._maker.alone(request)
+            order = self._emulated(order, error)
+        return order, self._maker.alone(order)
 
-    def _emulated(self, request: StartRequest, error: AcceleratorError) -> StartRequest:
+    def _emulated(self, order: Order, error: AcceleratorError) -> Order:
         """The same machine, emulated as all that follow it, where the accelerator isn't named.
 
         Raises:
             AcceleratorError: It is, with ``--lima-accel``.
         """
-        broken = request.host.accelerator
+        broken = order.host.accelerator
         if self._settings.accel != "auto" or not broken.is_hardware:
             raise error
-        emulating = request.host.without_hardware(error.seen or error.what)
+        emulating = order.host.without_hardware(error.seen or error.what)
         if emulating.accelerator.warning:
             self._observer.warn(emulating.accelerator.warning)
         with self._host_lock:
             for key, known in self._hosts.items():
                 if known.accelerator == broken and known.arch == emulating.arch:
                     self._hosts[key] = emulating
-        return self._request(request.spec, request.name)
+        return self._order(order.spec, order.name)
 
-    def _request(self, spec: MachineSpec, name: str) -> StartRequest:
+    def _order(self, spec: MachineSpec, name: str) -> Order:
         if not self.origin.is_here:
             raise LimaError(
-                "a forked child can't start VMs from here",
-                seen=f"{self.origin} owns the VMs",
-                remedy="start the VM before the fork; the child may use it",
+                "no VM can be started from here in a forked child",
+                seen=f"{self.origin} answers for the VMs",
+                remedy="start it before the fork; the child may use it",
             )
         source = spec.template or DEFAULT_TEMPLATE
         machine = self.host_for(spec)
@@ -349,7 +342,7 @@ class Pool:
                 self._told.add(note)
                 self._observer.warn(note)
         settings = self._settings
-        return StartRequest(machine, name, spec, filled, machine.timeout(settings), settings.start,
+        return Order(machine, name, spec, filled, machine.timeout(settings), settings.start,
                      settings.warm_budget, own_keys=settings.host_keys == "own")  # fmt: skip
 
     def _sweep(self) -> None:
@@ -363,7 +356,7 @@ class Pool:
 
 def _too_late() -> LimaError:
     return LimaError(
-        "the VM became ready after the end of the run, and was released",
-        seen="another thread released all VMs of the run meanwhile",
-        remedy="wait for the threads that start VMs, as a ThreadPoolExecutor's `with` does",
+        "the VM was ready after the end of the run, and was given back",
+        seen="another thread had given back all of the run's VMs meanwhile",
+        remedy="wait for the threads that start VMs, as the `with` of a ThreadPoolExecutor does",
     )

@@ -5,21 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from enum import StrEnum, auto
 from typing import Any
 
 from pytest_lima.lima.identity import Identity
 
 VERSION = 2
 
-
-class State(StrEnum):
-    """The states of an instance, as far as its owner is concerned."""
-
-    STARTING = auto()
-    READY = auto()
-    FAILED = auto()
-    ENDING = auto()
+# The states of an instance, as far as its owner is concerned.
+STARTING = "starting"
+READY = "ready"
+FAILED = "failed"
+ENDING = "ending"
 
 
 @dataclass(frozen=True)
@@ -35,7 +31,7 @@ class Record:
         owner: The process that answers for it: with pytest-xdist the controller.
         starter: Who makes it, or removes it.
         label: What the starter is called, such as ``gw0``; empty without pytest-xdist.
-        state: Of its life.
+        state: starting, ready, failed, or ending.
         leases: The processes that use it.
         shared: Others may use it too.
         reuse: Other runs too.
@@ -56,7 +52,7 @@ class Record:
     owner: Identity
     starter: Identity
     label: str = ""
-    state: State = State.STARTING
+    state: str = STARTING
     leases: tuple[Identity, ...] = ()
     shared: bool = False
     reuse: bool = False
@@ -76,7 +72,7 @@ class Record:
     @property
     def claimable(self) -> bool:
         """Whether one more may join: it is ready, or somebody living is at it."""
-        return self.state == State.READY or (self.state == State.STARTING and self.starter.alive())
+        return self.state == READY or (self.state == STARTING and self.starter.alive())
 
     @property
     def made(self) -> tuple[Identity, int]:
@@ -85,7 +81,7 @@ class Record:
 
     def is_taken_from(self, process: Identity) -> bool:
         """Whether somebody living, and not ``process``, makes, stops or removes it now."""
-        working = self.state in (State.STARTING, State.ENDING)
+        working = self.state in (STARTING, ENDING)
         return working and self.starter != process and self.starter.alive()
 
     def leased(self, process: Identity) -> Record:
@@ -115,20 +111,19 @@ def from_text(text: str) -> Record:
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError("it is damaged") from None
     if version != VERSION:
-        raise ValueError(f"it has version {version!r}, this pytest-lima writes {VERSION}")
+        raise ValueError(f"it is of version {version!r}, this pytest-lima writes {VERSION}")
     try:
-        state = State(data["state"])
         people = {name: Identity(**data[name]) for name in ("owner", "starter")}
         leases = tuple(Identity(**lease) for lease in data["leases"])
-        return _checked(Record(**{**data, **people, "state": state, "leases": leases}))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return _checked(Record(**{**data, **people, "leases": leases}))
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"it is damaged ({error})") from None
 
 
 def _checked(record: Record) -> Record:
     """Refuse what a later comparison would choke on: the file may hold anything."""
     people = (record.owner, record.starter, *record.leases)
-    texts = (record.name, record.home, record.limactl, record.key, record.run)
+    texts = (record.name, record.home, record.limactl, record.key, record.run, record.state)
     plain = isinstance(record.idle, float | int | None) and isinstance(record.used, float | int)
     if (
         not all(isinstance(text, str) for text in texts)

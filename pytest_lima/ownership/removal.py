@@ -108,7 +108,7 @@ def end_processes(folder: Path) -> None:
         left = identity.kill(found)
     if left:
         raise CleanupError(
-            f"cannot end the processes of {folder.name}",
+            f"processes of {folder.name} can't be ended",
             seen="; ".join(f"{one.pid} {' '.join(identity.command_line(one.pid))}" for one in left),
             remedy="kill -9 " + " ".join(str(one.pid) for one in left),
         )

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pytest_lima.lima.identity import Identity, this_process
-from pytest_lima.observer import Observer
-from pytest_lima.ownership.ledger import Ledger
-from pytest_lima.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -36,22 +32,3 @@ class Run:
     def alone(cls) -> Run:
         """This process is all of it."""
         return cls(secrets.token_hex(8), this_process())
-
-
-@dataclass(frozen=True)
-class RunContext:
-    """What all that this process does for the VMs of a run has in common.
-
-    Attributes:
-        settings: The resolved options.
-        environ: Environment of all that is started.
-        run: Of this process.
-        ledger: Where it writes down what it has.
-        observer: Told what goes on.
-    """
-
-    settings: Settings
-    environ: Mapping[str, str]
-    run: Run
-    ledger: Ledger
-    observer: Observer

@@ -10,20 +10,21 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 
-from pytest_lima import realthreads, realtime
+from pytest_lima import realtime
 from pytest_lima.errors import LimaError
 from pytest_lima.instance import Instance
 from pytest_lima.lima import paths
 from pytest_lima.lima.qmp import Monitor
 from pytest_lima.observer import Observer, Relay
 from pytest_lima.ownership.making import Maker
-from pytest_lima.request import StartRequest
+from pytest_lima.ownership.starting import Order
 
 _SETTLING = 20.0
 _LOOK = 0.1
 _PATIENCE = 5.0
 
-Wake = Callable[[StartRequest, Instance], None]
+MakerOf = Callable[[Observer], Maker]
+Wake = Callable[[Order, Instance], None]
 
 
 class Standby:
@@ -32,9 +33,9 @@ class Standby:
     def __init__(
         self,
         size: int,
-        maker: Maker,
+        maker_of: MakerOf,
         wake: Wake,
-        adopt: Callable[[StartRequest, Instance], None],
+        adopt: Callable[[Order, Instance], None],
         discard: Callable[[str], None],
         observer: Observer,
     ) -> None:
@@ -42,14 +43,14 @@ class Standby:
 
         Args:
             size: How many.
-            maker: Makes them.
+            maker_of: A maker that tells an observer of ours.
             wake: Takes up one that stood still.
             adopt: Gets each that is taken.
             discard: Removes one by its name.
             observer: Told of those that are taken.
         """
         self._size = size
-        self._maker = maker
+        self._maker_of = maker_of
         self._wake = wake
         self._adopt = adopt
         self._discard = discard
@@ -57,35 +58,34 @@ class Standby:
         self._lock = threading.Lock()  # held for a look at these
         self._spares: list[Spare] = []
 
-    def take(self, request: StartRequest) -> Instance | None:
+    def take(self, order: Order) -> Instance | None:
         """One of this kind, ready; None where there is none.
 
         One that isn't what it should be is removed, with a warning.
         """
-        while (spare := self._claimed(request.filled.key)) is not None:
+        while (spare := self._claimed(order.filled.key)) is not None:
             try:
                 instance = spare.take()
             except (LimaError, OSError) as error:
-                name = spare.request.name
-                self._observer.failed(name)
+                self._observer.failed(spare.order.name)
                 self._observer.warn(
-                    f"the standby {name} is unusable, so another VM is started: {error}"
+                    f"the standby {spare.order.name} is not used and another VM is started: {error}"
                 )
                 instance = None
             if instance is not None:
-                self._adopt(spare.request, instance)
+                self._adopt(spare.order, instance)
                 self._forget(spare)
                 return instance
             self._remove(spare)  # a problem of that is told again when all is closed
         return None
 
-    def fill(self, request: StartRequest, wanted: int) -> None:
+    def fill(self, order: Order, wanted: int) -> None:
         """Begin to make as many of this kind as later tests want, ``size`` at most."""
         with self._lock:
-            there = sum(spare.key == request.filled.key for spare in self._spares)
+            there = sum(spare.key == order.filled.key for spare in self._spares)
             for _ in range(min(self._size, wanted) - there):
-                named = replace(request, name=paths.instance_name())
-                self._spares.append(Spare(named, self._maker, self._wake, self._observer))
+                named = replace(order, name=paths.instance_name())
+                self._spares.append(Spare(named, self._maker_of, self._wake, self._observer))
 
     def close(self) -> list[LimaError]:
         """End all; returns what kept some from being removed."""
@@ -112,7 +112,7 @@ class Standby:
     def _remove(self, spare: Spare) -> LimaError | None:
         spare.end()
         try:
-            self._discard(spare.request.name)
+            self._discard(spare.order.name)
         except LimaError as error:
             return error
         self._forget(spare)
@@ -123,19 +123,19 @@ class Spare:
     """One VM, which a thread makes ready and has stand still.
 
     Attributes:
-        request: What it is.
+        order: What it is.
         key: Of its kind.
         claimed: Whether a test is about to get it, or was.
     """
 
-    def __init__(self, request: StartRequest, maker: Maker, wake: Wake, observer: Observer) -> None:
+    def __init__(self, order: Order, maker_of: MakerOf, wake: Wake, observer: Observer) -> None:
         """Begin to make it."""
-        self.request = request
-        self.key = request.filled.key
+        self.order = order
+        self.key = order.filled.key
         self.claimed = False
         self._observer = observer
         self._aside = Aside(observer)
-        self._maker = maker.telling(self._aside)
+        self._maker = maker_of(self._aside)
         self._wake = wake
         self._instance: Instance | None = None
         self._problem: BaseException | None = None
@@ -143,7 +143,8 @@ class Spare:
         self._still = False
         self._wanted = threading.Event()
         # A daemon: whatever it is at, its record tells the reaper what to delete.
-        self._thread = realthreads.start(self._make, "pytest-lima-standby")
+        self._thread = threading.Thread(target=self._make, name="pytest-lima-standby", daemon=True)
+        self._thread.start()
 
     def take(self) -> Instance | None:
         """Have it run; None where there was no room for it.
@@ -152,22 +153,22 @@ class Spare:
             LimaError: It could not be made, or isn't what it was.
         """
         begun = realtime.monotonic()
-        deadline = begun + self.request.timeout + _SETTLING
+        deadline = begun + self.order.timeout + _SETTLING
         self._wanted.set()
         self._aside.begun.wait(deadline - realtime.monotonic())
         if self._no_room:
             return None
-        self._observer.phase(self.request.name, "taking the standby")
+        self._observer.phase(self.order.name, "taking the standby")
         self._thread.join(max(0.0, deadline - realtime.monotonic()))
         if self._thread.is_alive():
-            raise LimaError("it was not ready in time")
+            raise LimaError("it is not ready in time")
         self._aside.join()
         if self._problem is not None:
             raise self._problem
         if self._still and self._instance is not None:
             _order_monitor(self._instance, "cont")
-            self._wake(self.request, self._instance)
-        self._observer.ready(self.request.name, realtime.monotonic() - begun)
+            self._wake(self.order, self._instance)
+        self._observer.ready(self.order.name, realtime.monotonic() - begun)
         return self._instance
 
     def give_up(self) -> None:
@@ -184,7 +185,7 @@ class Spare:
 
     def _make(self) -> None:
         try:
-            self._instance = self._maker.spare(self.request)
+            self._instance = self._maker.spare(self.order)
             self._no_room = self._instance is None
             if self._instance is not None:
                 self._stand_still(self._instance)
@@ -195,11 +196,11 @@ class Spare:
 
     def _stand_still(self, instance: Instance) -> None:
         """Have it stand still, once Lima has looked into it; not if it is wanted already."""
-        starting, deadline = instance._ready.starting, realtime.monotonic() + _SETTLING
+        starting, deadline = instance.booted.starting, realtime.monotonic() + _SETTLING
         while starting is not None and starting.poll() is None and realtime.monotonic() < deadline:
             if self._wanted.wait(_LOOK):
                 return
-        instance._detach()
+        instance.detach()
         self._still = True
         _order_monitor(instance, "stop")
 

@@ -13,7 +13,7 @@ from pytest_lima.lima.identity import this_process
 from pytest_lima.lima.vitals import agent_answers
 from pytest_lima.ownership import removal
 from pytest_lima.ownership.ledger import Ledger
-from pytest_lima.ownership.record import Record, State
+from pytest_lima.ownership.record import ENDING, STARTING, Record
 
 _LONGEST_START = 7200.0
 
@@ -100,20 +100,20 @@ class Sweeper:
         return "which a killed run had left" if self._is_left(record) else ""
 
     def _is_left(self, record: Record) -> bool:
-        if record.state == State.ENDING:
+        if record.state == ENDING:
             return not record.starter.alive()
         return not (record.holders or record.owner.alive() or self._ledger.members(record.run))
 
 
 def _may_live(record: Record) -> bool:
     """Whether an instance of another container is in use there, as far as can be seen."""
-    starting = record.state == State.STARTING and realtime.now() < record.used + _LONGEST_START
+    starting = record.state == STARTING and realtime.now() < record.used + _LONGEST_START
     return starting or agent_answers(Path(record.home) / record.name)
 
 
 def _was_left_halfway(record: Record) -> bool:
     """Whether a kept one was being deleted, stopped or started again."""
-    return record.state == State.ENDING or (record.state == State.STARTING and not record.claimable)
+    return record.state == ENDING or (record.state == STARTING and not record.claimable)
 
 
 def _is_idle(record: Record) -> bool:
@@ -138,4 +138,4 @@ def seconds_until_idle(records: Iterable[Record]) -> float | None:
 
 def _is_ours_to_end(record: Record) -> bool:
     """Unless somebody is at it already, or it is another container's."""
-    return record.state not in (State.STARTING, State.ENDING) and not record.owner.elsewhere
+    return record.state not in (STARTING, ENDING) and not record.owner.elsewhere

@@ -7,7 +7,7 @@ from pytest_lima.observer import Observer
 from pytest_lima.ownership import failures
 from pytest_lima.ownership.claims import Claims
 from pytest_lima.ownership.ledger import Ledger
-from pytest_lima.ownership.record import Record, State
+from pytest_lima.ownership.record import FAILED, READY, Record
 
 _LOOK = 0.1
 
@@ -28,9 +28,9 @@ def await_ready(
     told = ""
     while True:
         now = ledger.read(record.name)
-        if now is not None and now.state == State.READY:
+        if now is not None and now.state == READY:
             return True
-        if now is not None and now.state == State.FAILED:
+        if now is not None and now.state == FAILED:
             claims.drop(record.name)
             raise failures.failure_of(now)
         if now is None or not now.claimable:

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import pytest_lima.realprocesses
-import pytest_lima.realsockets  # noqa: F401 - both before a test can replace what they take
 from pytest_lima import realfiles
 from pytest_lima.errors import TemplateError
 from pytest_lima.plugin import boundary, marks, options, progress
@@ -63,9 +61,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         lima.adopt(item)
     lima.expect(session.items)
     progress.hold_screen(session.config)
-    if lima.in_use and not _runs_nothing(session.config):
-        with boundary.told(lima.notes.append, "what VMs are made with can't be loaded"):
-            lima.prepare()
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
@@ -74,7 +69,7 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
     if not session.in_use or _runs_nothing(config) or config.get_verbosity() < 0:
         return []
     lines: list[str] = []
-    with boundary.told(lines.append, "lima: cannot show what will run"):
+    with boundary.told(lines.append, "lima: what will be run can't be told"):
         from pytest_lima.plugin import report
 
         lines += report.header(session)
@@ -191,7 +186,7 @@ def pytest_configure_node(node: Any) -> None:
 def pytest_xdist_node_collection_finished(node: Any) -> None:
     """A worker of pytest-xdist has collected: show what it will start."""
     session = node.config.stash[session_key]
-    with boundary.told(session.notes.append, "cannot show what the workers start"):
+    with boundary.told(session.notes.append, "what the workers start is not shown"):
         if session.workers.collected():
             session.signals.install()
 
@@ -200,7 +195,7 @@ def pytest_xdist_node_collection_finished(node: Any) -> None:
 def pytest_testnodedown(node: Any, error: object) -> None:
     """A worker of pytest-xdist has ended, or crashed."""
     session = node.config.stash[session_key]
-    with boundary.told(session.notes.append, "cannot report what a worker left"):
+    with boundary.told(session.notes.append, "what a worker has left is not known"):
         session.workers.ended(node, error)
         if error:
             session.note_crash()
@@ -212,7 +207,7 @@ def pytest_terminal_summary(
     """Say what was kept and how to get in, and how long it took, if that was asked for."""
     session = config.stash[session_key]
     if session.made is not None:
-        with boundary.told(session.notes.append, "cannot report what was kept"):
+        with boundary.told(session.notes.append, "what was kept can't be told"):
             from pytest_lima.plugin import report
 
             report.summary(terminalreporter, session)

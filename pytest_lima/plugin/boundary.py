@@ -37,5 +37,5 @@ def reason(error: Exception) -> str:
     try:
         said = " ".join(str(error).split())
     except Exception:
-        said = "it has no message"  # its text is made by what the test has replaced, for one
+        said = "it can't say what"  # its text is made by what the test has replaced, for one
     return f"{type(error).__name__}: {said}" if said else type(error).__name__

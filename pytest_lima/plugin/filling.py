@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytest_lima import hostpaths
+from pytest_lima.lima.engines import ENGINES
 from pytest_lima.plugin.byname import folder_of
 from pytest_lima.settings import Settings
-from pytest_lima.spec import MachineSpec, PathText
+from pytest_lima.spec import MachineSpec
 
 
 class Filler:
@@ -30,23 +29,21 @@ class Filler:
     def fill(
         self,
         spec: MachineSpec,
-        template: PathText,
+        template: str,
         overrides: Mapping[str, Any],
         engines: frozenset[str],
     ) -> MachineSpec:
-        """All of a machine; relative paths of an override of a fixture start beside it.
+        """All of a machine; a relative path of an override of `lima_template` starts beside it.
 
         Args:
             spec: What is asked for; its own paths are absolute.
             template: The value of `lima_template`.
             overrides: The value of `lima_overrides`.
-            engines: Those that have to answer in it.
+            engines: Those that answer if the options leave it open.
         """
-        overrides = hostpaths.located(overrides, self._folders("lima_overrides"))
-        filled = spec.filled(self._settings, template, overrides)
-        return replace(filled.located(*self._folders("lima_template")), engines=engines)
-
-    def _folders(self, fixture: str) -> list[Path]:
-        """Where relative paths in its value may start."""
-        beside = folder_of(fixture, self.item) if self.item is not None else None
-        return [folder for folder in (beside, self._here) if folder is not None]
+        beside = folder_of("lima_template", self.item) if self.item is not None else None
+        folders = [folder for folder in (beside, self._here) if folder is not None]
+        chosen = self._settings.engine
+        asked = engines if chosen == "auto" else ENGINES[chosen]
+        filled = spec.filled(self._settings, template, overrides).located(*folders)
+        return replace(filled, engines=asked)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_lima.errors import TemplateError
-from pytest_lima.lima.engines import named
+from pytest_lima.lima.engines import ENGINES
 from pytest_lima.plugin.marks import Ask
 from pytest_lima.plugin.session import session_key
 from pytest_lima.settings import Settings
-from pytest_lima.spec import MachineArguments, PathText, machine_spec, require_known
+from pytest_lima.spec import machine_spec
 
 if TYPE_CHECKING:
     from pytest_lima.instance import Instance
@@ -34,8 +34,8 @@ def lima_settings(request: pytest.FixtureRequest) -> Settings:
 def lima_template(lima_settings: Settings) -> str:
     """The template of the VM: a ``template:`` name, a path or a URL.
 
-    Override it in a conftest.py to choose one for that folder's tests. When the run has several
-    templates, each test runs on each of them instead.
+    Override it in a conftest.py to pin one for the tests beside it. When the run names
+    several templates, each test runs on each of those instead.
     """
     return lima_settings.templates[0]
 
@@ -44,27 +44,28 @@ def lima_template(lima_settings: Settings) -> str:
 def lima_overrides() -> Mapping[str, Any]:
     """A mapping that is merged into the template, such as ``{"cpus": 4}``.
 
-    Override it in a conftest.py. Mappings are merged; all other values are replaced.
+    Override it in a conftest.py. Mappings in it are merged, everything else is replaced.
     """
     return {}
 
 
 @pytest.fixture(scope="session")
 def lima(
-    request: pytest.FixtureRequest, lima_template: PathText, lima_overrides: Mapping[str, Any]
+    request: pytest.FixtureRequest, lima_template: str, lima_overrides: Mapping[str, Any]
 ) -> Iterator[Instance]:
-    """A real Linux VM that is ready, shared by all tests with the same spec.
+    """A real Linux VM, started once for all tests that want the same one.
 
-    Ready means that cloud-init has ended without errors, and that SSH and the container engines
-    that the collected tests use answer. The VM is deleted after the last test that uses it. A
-    test with ``@pytest.mark.lima(cpus=4, …)`` gets a VM with that spec.
+    It is ready: cloud-init has ended without errors, SSH answers, and so do the container
+    engines that the collected tests ask for by their fixtures. It is deleted after the last
+    test that wants it. ``@pytest.mark.lima(cpus=4, …)`` on a test asks for one of another
+    kind from this same fixture.
     """
     session = request.config.stash[session_key]
     asked = request.param if hasattr(request, "param") else session.asked_by_name()
     if not isinstance(asked, Ask):
         raise TemplateError(
-            f"the `lima` fixture doesn't accept the parameter {asked!r}",
-            remedy="pass the spec to the marker, as in @pytest.mark.lima(cpus=4)",
+            f"the `lima` fixture can't take {asked!r} as a parameter",
+            remedy="give the spec to the marker, as in @pytest.mark.lima(cpus=4)",
         )
     yield session.acquire(asked, lima_template, lima_overrides)
     session.release(asked)
@@ -72,13 +73,12 @@ def lima(
 
 @pytest.fixture
 def lima_fresh(
-    request: pytest.FixtureRequest, lima_template: PathText, lima_overrides: Mapping[str, Any]
+    request: pytest.FixtureRequest, lima_template: str, lima_overrides: Mapping[str, Any]
 ) -> Iterator[Instance]:
-    """A Linux VM for this test alone, in its first ready state.
+    """A Linux VM for this test alone, in the state in which it first was ready.
 
-    It resumes from a golden image within seconds where warm start works; elsewhere it boots. The
-    arguments of the test's ``@pytest.mark.lima`` are its spec. It has the engines that this test
-    uses.
+    It wakes up from a kept one within seconds where warm start works, and boots elsewhere. The
+    test's ``@pytest.mark.lima`` says what it is.
     """
     session = request.config.stash[session_key]
     yield session.create_fresh(request.node, lima_template, lima_overrides)
@@ -87,22 +87,22 @@ def lima_fresh(
 
 @pytest.fixture(scope="session")
 def lima_factory(
-    request: pytest.FixtureRequest, lima_template: PathText, lima_overrides: Mapping[str, Any]
+    request: pytest.FixtureRequest, lima_template: str, lima_overrides: Mapping[str, Any]
 ) -> Iterator[LimaFactory]:
-    """Starts further VMs: ``lima_factory(name="db", memory=4)``. They end with the session.
+    """Starts further VMs: ``lima_factory(name="db", memory=4)``; they end with the session.
 
-    Accepts the marker's arguments except ``fresh``, and ``name``, which becomes part of the host
-    name.
+    Takes the marker's arguments except ``fresh``, ``name`` for a part of the host name, and
+    ``engine`` to have ``docker``, ``containerd`` or ``both`` answer in it.
     """
     session = request.config.stash[session_key]
 
-    def start(
-        *, name: str | None = None, engine: str | None = None, **spec: Unpack[MachineArguments]
-    ) -> Instance:
-        require_known("lima_factory", spec, own=("name", "engine"))
+    def start(*, name: str | None = None, engine: str | None = None, **spec: Any) -> Instance:
+        if engine is not None and engine not in ENGINES:
+            raise TemplateError(
+                f"engine={engine!r} is not accepted; give one of {', '.join(ENGINES)}"
+            )
         asked = machine_spec(**spec).located("", request.config.invocation_params.dir)
-        engines = None if engine is None else named(engine)
-        return session.create(asked, name, engines, lima_template, lima_overrides)
+        return session.create(asked, name, engine, lima_template, lima_overrides)
 
     yield start
     session.release_made()
@@ -110,7 +110,7 @@ def lima_factory(
 
 @pytest.fixture(scope="session")
 def lima_docker_host(lima: Instance) -> str:
-    """Address of the VM's Docker on this host, ``unix://…``."""
+    """``unix://…`` address on this host of the VM's Docker, which answers."""
     return lima.docker_host
 
 
@@ -119,8 +119,8 @@ def lima_docker_env(lima_docker_host: str) -> dict[str, str]:
     """Environment variables that point docker tools and Testcontainers at the VM's Docker.
 
     Set all of them for a child process, or with ``monkeypatch.setenv``: ``DOCKER_HOST``, the
-    ``TESTCONTAINERS_*`` variables for it, and as empty strings those that may be set for another
-    Docker. Testcontainers' own cleanup (Ryuk) is off, as all containers end with the VM.
+    ``TESTCONTAINERS_*`` that go with it, and as empty texts what may be set for another Docker.
+    Testcontainers' own cleaner is off, as the VM goes with all that is in it.
     """
     return {
         "DOCKER_HOST": lima_docker_host,
@@ -134,5 +134,5 @@ def lima_docker_env(lima_docker_host: str) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def lima_containerd_address(lima: Instance) -> str:
-    """Path on this host of the VM's containerd socket, for ``CONTAINERD_ADDRESS``."""
+    """Path on this host of the socket of the VM's containerd, for ``CONTAINERD_ADDRESS``."""
     return lima.containerd_address

@@ -14,16 +14,14 @@ from typing import Any
 import pytest
 
 from pytest_lima.errors import TemplateError
-from pytest_lima.lima import engines
 from pytest_lima.plugin.byname import fixtures_of
-from pytest_lima.spec import MachineSpec, machine_spec, require_known
+from pytest_lima.spec import MachineSpec, machine_spec
 
 HELP = (
     "lima(*, template=None, vmtype=None, cpus=None, memory=None, disk=None, provision=(), "
-    "mounts=(), networks=(), set=(), param=None, arch=None, overrides=None, engine=None, "
-    "fresh=False): the test needs a Linux VM from the `lima` fixture; the arguments say which; "
-    "engine: docker, containerd or both answer in it; fresh=True: reset the VM to its first ready "
-    "state before the test"
+    "mounts=(), networks=(), set=(), param=None, arch=None, overrides=None, fresh=False): the "
+    "test needs a Linux VM, the `lima` fixture's; with arguments one of that spec; fresh: in the "
+    "state in which it first was ready"
 )
 
 # Session fixtures that hold plain data; a conftest.py in a folder may replace them for its tests.
@@ -55,8 +53,7 @@ class Ask:
 
 
 _ask_key = pytest.StashKey[Ask | None]()
-_said_key = pytest.StashKey[tuple[Ask, frozenset[str] | None]]()
-_own_key = pytest.StashKey[tuple[Ask, MachineSpec]]()
+_said_key = pytest.StashKey[Ask]()
 _names_key = pytest.StashKey[frozenset[str]]()
 _added_key = pytest.StashKey[pytest.Mark]()
 
@@ -114,9 +111,7 @@ def adopt(item: pytest.Item, templates: Sequence[str], number_of: Callable[[Ask]
     if uses_lima(item) and item.get_closest_marker("lima") is None:
         item.add_marker("lima")
         item.stash[_added_key] = item.own_markers[-1]
-    item.stash[_said_key] = _ask(item), marked_engines(item)
-    if "lima_fresh" in names_of(item):
-        item.stash[_own_key] = _ask(item), _located(_ask(item), item).spec
+    item.stash[_said_key] = _ask(item)
     item.stash[_ask_key] = ask = _ask_now(item, templates) if "lima" in names_of(item) else None
     if ask is not None and _given(item) is not None:
         callspec = item.callspec  # type: ignore[attr-defined]
@@ -160,9 +155,7 @@ def own_spec(item: pytest.Item) -> MachineSpec:
     ask = _ask(item)
     if ask.problem:
         raise TemplateError(f"@pytest.mark.lima: {ask.problem}")
-    known, spec = item.stash.get(_own_key, (None, None))
-    # Located before a fixture of the test went elsewhere, if it was known by then.
-    return spec if spec is not None and known == ask else _located(ask, item).spec
+    return _located(ask, item).spec
 
 
 def fresh_spec(item: pytest.Item) -> MachineSpec | None:
@@ -173,16 +166,6 @@ def fresh_spec(item: pytest.Item) -> MachineSpec | None:
     return None if ask.problem else ask.spec
 
 
-def marked_engines(item: pytest.Item) -> frozenset[str] | None:
-    """The engines that a test's markers name, the closest wins; None where they leave it open.
-
-    They are no part of what tells tests' machines apart: tests that differ in nothing else share
-    one, with all engines that one of them wants.
-    """
-    named = (mark.kwargs["engine"] for mark in item.iter_markers("lima") if "engine" in mark.kwargs)
-    return engines.ENGINES.get(str(next(named, None)))
-
-
 def check(item: pytest.Item) -> None:
     """Fail a test whose markers can't be honoured: before anything is started, and once it was."""
     ask = ask_of(item)
@@ -191,14 +174,14 @@ def check(item: pytest.Item) -> None:
     problem = ask.problem
     if _given(item) is None and _ask(item) != Ask():
         problem = (
-            "arguments need a test that pytest can parametrize; this one can't be (as in a "
-            "unittest.TestCase), or was marked too late; use the options, or a plain function "
-            "that takes `lima`"
+            "arguments need a test that pytest can parametrise, and this is none (a "
+            "unittest.TestCase, for one), or was marked when that was over; use the options, or "
+            "a plain function that takes `lima`"
         )
-    elif (_ask(item), marked_engines(item)) != item.stash[_said_key]:
+    elif _ask(item) != item.stash[_said_key]:
         problem = (
-            "it was added after the VM of the test had been chosen; add it where the test "
-            "is defined, or in a collection hook"
+            "it was added when the VM of the test was decided on already; add it where the test "
+            "is defined, or in a hook of the collection"
         )
     if problem:
         pytest.fail(f"@pytest.mark.lima: {problem}", pytrace=False)
@@ -226,20 +209,17 @@ def _ask(node: pytest.Item) -> Ask:
     arguments: dict[str, object] = {}
     for marker in reversed(list(node.iter_markers("lima"))):
         if marker.args:
-            return Ask(problem=f"arguments must be passed by name, but {marker.args[0]!r} has none")
+            return Ask(problem=f"arguments have names, {marker.args[0]!r} has none")
         arguments.update(marker.kwargs)
-    fresh, engine = arguments.pop("fresh", False), arguments.pop("engine", None)
+    fresh = arguments.pop("fresh", False)
     if not isinstance(fresh, bool):
-        return Ask(problem=f"fresh={fresh!r} is not accepted; expected True or False")
+        return Ask(problem=f"fresh={fresh!r} is not accepted; give True or False")
     try:
-        if engine is not None:
-            engines.named(engine)
-        require_known("lima", arguments, own=("fresh", "engine"))
         return Ask(machine_spec(**arguments), fresh=fresh)  # type: ignore[arg-type]
     except TemplateError as error:
         return Ask(problem=str(error))
     except TypeError as error:
-        return Ask(problem=str(error).replace("lima() got an", "an"))
+        return Ask(problem=str(error).replace("machine_spec() got an", "an").split("(")[0])
 
 
 def _located(ask: Ask, test: pytest.Item) -> Ask:

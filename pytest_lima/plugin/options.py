@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 
 from pytest_lima.settings import OPTIONS, Option, Settings, resolve
-from pytest_lima.values import PATHS, at_home, located
+from pytest_lima.values import PATHS, located
 
 
 def declare(parser: pytest.Parser) -> None:
@@ -67,7 +67,7 @@ def _located(option: Option, value: object, folder: Path) -> object:
     if option.name not in PATHS or not value:
         return value
     texts = [value] if isinstance(value, str) else [*value]  # type: ignore[misc]
-    return [at_home(text) for text in located(option.name, texts, folder)]
+    return [_at_home(text) for text in located(option.name, texts, folder)]
 
 
 def _located_variables(folder: Path) -> dict[str, str]:
@@ -77,6 +77,11 @@ def _located_variables(folder: Path) -> dict[str, str]:
         for option in OPTIONS
         if option.name in PATHS and os.environ.get(option.env, "").strip()
     }
+
+
+def _at_home(text: str) -> str:
+    """With ``~`` written out."""
+    return os.path.expanduser(text) if text.startswith("~") else text  # noqa: PTH111 - a text
 
 
 def _help(option: Option) -> str:

@@ -86,8 +86,6 @@ def _evidence(machine: Instance) -> list[tuple[str, str]]:
 
 def _cloud_init_log(machine: Instance) -> str:
     """The end of it; the guest may be what failed, so a refusal is shown in its place."""
-    if machine._is_changing:  # noqa: SLF001 - a user would wait; a report must not
-        return "not asked: another thread reboots it, resets it or restores a state"
     command = f"tail -n {_TAIL} /var/log/cloud-init-output.log"
     try:
         said = machine.run(command, user="root", timeout=_CLOUD_INIT_TIMEOUT).stdout

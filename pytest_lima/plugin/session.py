@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_lima import realfiles
 from pytest_lima.errors import HostError, LimactlMissingError, LimactlVersionError
-from pytest_lima.lima import forks, libraries
+from pytest_lima.lima import forks
 from pytest_lima.lima.engines import ENGINES
 from pytest_lima.lima.forks import Origin
 from pytest_lima.plugin import boundary
@@ -23,7 +23,7 @@ from pytest_lima.plugin.timer import Timer
 from pytest_lima.plugin.wanted import Wanted
 from pytest_lima.plugin.xdist import Workers
 from pytest_lima.settings import Settings
-from pytest_lima.spec import MachineSpec, PathText
+from pytest_lima.spec import MachineSpec
 
 if TYPE_CHECKING:
     from pytest_lima.instance import Instance
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 session_key = pytest.StashKey["LimaSession"]()
 
 # What it could not do with what a test has left, a reaper does when this process has ended.
-_NOT_ENDED = "some VMs of this run were not ended; the reaper ends them after pytest"
+_NOT_ENDED = "VMs of this run were not ended, and will be when pytest has ended"
 
 
 class LimaSession:
@@ -64,11 +64,8 @@ class LimaSession:
         self._lock = threading.Lock()  # of the pool: the factory may be called by threads
         self._pool: Pool | None = None
         self._timings: Timings | None = None
-        self._environ: Mapping[str, str] = os.environ
         self._numbers: dict[Ask, int] = {}
-        self._wanted = Wanted(
-            distributed=hasattr(config, "workerinput"), engines=ENGINES.get(settings.engine)
-        )
+        self._wanted = Wanted(distributed=hasattr(config, "workerinput"))
         self._machines: dict[Ask, Instance] = {}
         self._fresh_specs: dict[Ask, MachineSpec] = {}
         self._made_by_factory: list[Instance] = []
@@ -90,15 +87,14 @@ class LimaSession:
         forks.let_go_in_children(self)
         with self._lock:
             if self._pool is None or not self._pool.origin.is_here:
-                with libraries.ours_first():
-                    from pytest_lima.ownership.pool import Pool
-                    from pytest_lima.plugin.progress import Progress, held_screen
-                    from pytest_lima.plugin.timings import Timings
+                from pytest_lima.ownership.pool import Pool
+                from pytest_lima.plugin.progress import Progress, held_screen
+                from pytest_lima.plugin.timings import Timings
 
                 self._timings = Timings(Progress(self._config, held_screen(self._config)))
-                self._pool = Pool(
-                    self.settings, self._environ, self._timings, run=self.workers.run()
-                )
+                # As it is now: a test may empty it, and its VM has to be ended all the same.
+                environ = dict(os.environ)
+                self._pool = Pool(self.settings, environ, self._timings, run=self.workers.run())
             return self._pool
 
     @property
@@ -131,19 +127,9 @@ class LimaSession:
     def expect(self, items: Sequence[pytest.Item]) -> None:
         """Take in the tests that will run."""
         self.in_use = any(uses_lima(item) for item in items)
-        self._environ = dict(os.environ)  # a test may empty it, and its VM has to end all the same
         self._wanted.expect(items)
         if self.in_use and not self._config.getoption("collectonly"):
             self.workers.join()
-
-    def prepare(self) -> None:
-        """Take this host as it is before the first test, which may replace anything of it.
-
-        That is the environment, the folders it names, and Python's own functions, of which our
-        modules and the libraries below take some when they are loaded.
-        """
-        importlib.import_module("pytest_lima.plugin.report")
-        self.pool.prepare()
 
     def note_next(self, item: pytest.Item | None) -> None:
         """Which test this process runs after the one that begins."""
@@ -185,7 +171,7 @@ class LimaSession:
             end()
 
     @realfiles.aside()
-    def acquire(self, ask: Ask, template: PathText, overrides: Mapping[str, Any]) -> Instance:
+    def acquire(self, ask: Ask, template: str, overrides: Mapping[str, Any]) -> Instance:
         """The VM of the `lima` fixture.
 
         Raises:
@@ -206,16 +192,14 @@ class LimaSession:
 
     @realfiles.aside()
     def create_fresh(
-        self, item: pytest.Item, template: PathText, overrides: Mapping[str, Any]
+        self, item: pytest.Item, template: str, overrides: Mapping[str, Any]
     ) -> Instance:
-        """A VM of `lima_fresh`, with the engines that its test asks for.
+        """A VM of `lima_fresh`, with the engines that any test of the run asks for.
 
         Raises:
             LimaError: Whatever kept it from being ready.
         """
-        wanted = self._filler.fill(
-            own_spec(item), template, overrides, self._wanted.engines_for(item)
-        )
+        wanted = self._filler.fill(own_spec(item), template, overrides, self._wanted.engines)
         later = self._wanted.fresh_after(item)
         with self.timer.stopped():
             self._require_host(wanted)
@@ -239,17 +223,18 @@ class LimaSession:
         self,
         spec: MachineSpec,
         role: str | None,
-        engines: frozenset[str] | None,
-        template: PathText,
+        engine: str | None,
+        template: str,
         overrides: Mapping[str, Any],
     ) -> Instance:
-        """A VM of `lima_factory`; None for its engines: as the options say.
+        """A VM of `lima_factory`.
 
         Raises:
             LimaError: Whatever kept it from being ready.
         """
-        chosen = self._wanted.default_engines if engines is None else engines
-        wanted = self._filler.fill(spec, template, overrides, chosen)
+        wanted = self._filler.fill(spec, template, overrides, frozenset())
+        if engine:
+            wanted = replace(wanted, engines=ENGINES[engine])
         with self.timer.stopped():
             self._require_host(wanted)
             made = self.pool.create(wanted, role)
@@ -326,7 +311,8 @@ class LimaSession:
         """A VM that has died is made anew, if that was asked for."""
         if self.settings.recreate:
             for machine in self._given_to(item):
-                self.pool.renew(machine)
+                if machine.cause_of_death() is not None:
+                    self.pool.renew(machine)
 
     def _freshen(self, item: pytest.Item) -> None:
         """Take away what earlier tests have left in the VM of a test that wants it fresh."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 
 from pytest_lima.lima.engines import CONTAINERD, DOCKER
-from pytest_lima.plugin.marks import Ask, ask_of, fresh_spec, marked_engines, names_of
+from pytest_lima.plugin.marks import Ask, ask_of, fresh_spec, names_of
 from pytest_lima.spec import MachineSpec
 
 # Which engine a test needs is told by the fixtures it uses.
@@ -27,19 +26,13 @@ class Wanted:
         next: The test that runs after the running one.
     """
 
-    def __init__(self, *, distributed: bool, engines: frozenset[str] | None = None) -> None:
-        """Know of no test yet.
-
-        Args:
-            distributed: Other processes take of the same tests.
-            engines: Those that the options name; None where they leave it to the tests.
-        """
+    def __init__(self, *, distributed: bool) -> None:
+        """``distributed``: other processes take of the same tests."""
         self.next: pytest.Item | None = None
         self._distributed = distributed
         self._left: set[pytest.Item] = set()
         self._asks: Counter[Ask] = Counter()
         self._fresh: Counter[MachineSpec] = Counter()
-        self._named_engines = engines
         self._engines: dict[Ask, frozenset[str]] = {}
 
     def expect(self, items: Sequence[pytest.Item]) -> None:
@@ -47,16 +40,17 @@ class Wanted:
         self._left = set(items)
         asking = [(item, ask) for item in items if (ask := ask_of(item)) is not None]
         self._asks = Counter(ask for _, ask in asking)
-        self._fresh = Counter(filter(None, map(self._fresh_of, items)))
+        self._fresh = Counter(filter(None, map(fresh_spec, items)))
         for item, ask in asking:
-            self._engines[ask] = self._engines.get(ask, frozenset()) | self.engines_for(item)
+            asked = {_ENGINE_FIXTURES[name] for name in names_of(item) & _ENGINE_FIXTURES.keys()}
+            self._engines[ask] = self._engines.get(ask, frozenset()) | asked
 
     def finished(self, item: pytest.Item) -> None:
         """A test has run; plugins that run it again tear it down each time."""
         if item in self._left:
             self._left.remove(item)
             self._asks.subtract(filter(None, [ask_of(item)]))
-            self._fresh.subtract(filter(None, [self._fresh_of(item)]))
+            self._fresh.subtract(filter(None, [fresh_spec(item)]))
 
     def has_more(self, ask: Ask) -> bool:
         """Whether a later test asks for just this."""
@@ -68,35 +62,18 @@ class Wanted:
 
     def fresh_after(self, item: pytest.Item) -> int:
         """How many tests of this process will want a machine like this one's for themselves."""
-        spec = self._fresh_of(item)
+        spec = fresh_spec(item)
         if spec is None:
             return 0
         if self._distributed:
-            return int(self.next is not None and self._fresh_of(self.next) == spec)
+            return int(self.next is not None and fresh_spec(self.next) == spec)
         return self._fresh[spec] - (item in self._left)
 
     def engines_of(self, ask: Ask) -> frozenset[str]:
-        """The engines of the VM that the tests with this ask share: all that one of them wants."""
-        return self._engines.get(ask, self.default_engines)
-
-    def engines_for(self, item: pytest.Item) -> frozenset[str]:
-        """The engines that a test wants: by its marker, else by the options, else by its fixtures.
-
-        Next to its marker, its fixtures count too: it uses them.
-        """
-        used = names_of(item) & _ENGINE_FIXTURES.keys()
-        by_fixtures = frozenset(_ENGINE_FIXTURES[name] for name in used)
-        marked = marked_engines(item)
-        if marked is not None:
-            return marked | by_fixtures
-        return by_fixtures if self._named_engines is None else self._named_engines
+        """The engines that the tests with this ask use."""
+        return self._engines.get(ask, frozenset())
 
     @property
-    def default_engines(self) -> frozenset[str]:
-        """The engines of a VM of which nobody says anything."""
-        return self._named_engines or frozenset()
-
-    def _fresh_of(self, item: pytest.Item) -> MachineSpec | None:
-        """The machine that a test's `lima_fresh` will be, with its engines."""
-        spec = fresh_spec(item)
-        return None if spec is None else replace(spec, engines=self.engines_for(item))
+    def engines(self) -> frozenset[str]:
+        """The engines that any test uses."""
+        return frozenset[str]().union(*self._engines.values())

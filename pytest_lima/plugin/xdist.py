@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_lima import realthreads, realtime
+from pytest_lima import realtime
 from pytest_lima.plugin import boundary
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ class Boots:
         self._ended = threading.Event()
         self._told: dict[str, str] = {}
         self._warned: set[str] = set()
-        realthreads.start(self._watch, "pytest-lima-boots")
+        threading.Thread(target=self._watch, name="pytest-lima-boots", daemon=True).start()
 
     def end(self) -> None:
         """Show nothing more."""
@@ -200,7 +200,7 @@ class Boots:
 
     def _watch(self) -> None:
         while not self._ended.wait(_LOOK):
-            with boundary.told(self._warn_once, "cannot show what the workers start from now on"):
+            with boundary.told(self._warn_once, "what the workers start is not shown now"):
                 for record in self._ledger.records():
                     if record.run == self._run:
                         self._tell(record)

@@ -16,12 +16,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pytest_lima.booted import Booted
 from pytest_lima.errors import InstanceDiedError, LimaError
 from pytest_lima.guest import clock, identity
 from pytest_lima.guest.ssh import Connection
 from pytest_lima.lima import logs, process
 from pytest_lima.lima.qmp import Monitor
-from pytest_lima.ready import ReadyVM
 from pytest_lima.warm.golden import Golden
 
 # What Lima has in an instance's folder from its creation on and reads at each start. Texts are
@@ -36,11 +36,13 @@ _NO_LIMIT = 1 << 62  # QEMU's own limit would be 32 MiB/s
 _SPARE = 1024**3
 
 
-def bake(vm: ReadyVM, environ: Mapping[str, str], folder: Path, key: str, template: str) -> Golden:
+def bake(
+    booted: Booted, environ: Mapping[str, str], folder: Path, key: str, template: str
+) -> Golden:
     """Keep the running VM in ``folder``; it runs on whether that goes well or not.
 
     Args:
-        vm: Ready, with nobody using it.
+        booted: The VM, ready, with nobody using it.
         environ: Environment for qemu-img.
         folder: An empty one on the file system of the instance's.
         key: What it will be found by.
@@ -54,21 +56,21 @@ def bake(vm: ReadyVM, environ: Mapping[str, str], folder: Path, key: str, templa
         OSError: The disk is full, for one.
         InstanceDiedError: The VM itself has suffered.
     """
-    instance = vm.info.dir
-    _require_space(folder, vm.info.memory * 1024**2)
+    instance = booted.info.dir
+    _require_space(folder, booted.info.memory * 1024**2)
     _copy_fixed(instance, folder)
     with (
-        identity.keeping(vm.connection, f"lima-{vm.info.name}") as kept,
-        clock_kept(vm.connection),
+        identity.keeping(booted.connection, f"lima-{booted.info.name}") as kept,
+        clock_kept(booted.connection),
         Monitor(instance / "qmp.sock") as monitor,
         _standing_still(monitor),
     ):
         _write_state(monitor, folder / "state")
         layer, layer_format = _put_layer(monitor, instance, folder, environ)
     return Golden(
-        folder, key, vm.info.name, template, kept, vm.address.user,
-        dict(vm.keys.keys), layer, layer_format, vm.booted_as, info=vm.info,
-        cold_seconds=vm.cold_seconds,
+        folder, key, booted.info.name, template, kept, booted.address.user,
+        dict(booted.keys.keys), layer, layer_format, booted.booted_as, info=booted.info,
+        cold_seconds=booted.cold_seconds,
     )  # fmt: skip
 
 
@@ -110,7 +112,7 @@ def _correct_clock(connection: Connection) -> None:
         clock.correct(connection)
     except LimaError as error:
         raise InstanceDiedError(
-            "the VM was paused and its clock can't be set",
+            "the VM's clock has stood still, and can't be set",
             ran=error.ran,
             seen=error.seen or error.what,
         ) from error
@@ -120,9 +122,9 @@ def _require_space(folder: Path, memory: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < memory + _SPARE:
         raise LimaError(
-            "there is too little disk space to save the VM's memory",
-            seen=f"{free >> 20} MiB are free, {(memory + _SPARE) >> 20} MiB are needed",
-            remedy=f"free disk space on the file system of {folder}",
+            "there is too little room to keep the VM's memory",
+            seen=f"{free >> 20} MiB are free, {(memory + _SPARE) >> 20} MiB are wanted",
+            remedy=f"make room on the file system of {folder}",
         )
 
 
@@ -145,7 +147,7 @@ def _standing_still(monitor: Monitor) -> Iterator[None]:
         try:
             monitor.execute("cont")
         except LimaError as error:
-            raise InstanceDiedError("QEMU can't continue the paused VM", seen=error.seen) from error
+            raise InstanceDiedError("the VM stands still for good", seen=error.seen) from error
 
 
 def _write_state(monitor: Monitor, path: Path) -> None:
@@ -218,4 +220,4 @@ def create_overlay(
     argv += ["-u", str(path), str(size)] if size else [str(path)]
     done = process.run(argv, env=environ, timeout=_TOOL_TIMEOUT)
     if not done.ok:
-        raise LimaError("qemu-img could not create a disk", ran=" ".join(argv), seen=done.stderr)
+        raise LimaError("qemu-img could not make a disk", ran=" ".join(argv), seen=done.stderr)

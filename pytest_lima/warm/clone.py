@@ -16,10 +16,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pytest_lima.boot import Boot
+from pytest_lima.booted import Booted
 from pytest_lima.errors import LimaError
 from pytest_lima.guest import freeze, identity
 from pytest_lima.lima import process
-from pytest_lima.ready import ReadyVM
 from pytest_lima.warm.bake import BINARIES, LAYER, clock_kept, create_overlay, put_disk_aside
 from pytest_lima.warm.golden import RECORD, Golden
 
@@ -40,11 +40,13 @@ _NOT_KEPT = (
 _NOT_KEPT_SUFFIXES = (".pid", ".sock", ".tmp", ".log")
 
 
-def bake(vm: ReadyVM, environ: Mapping[str, str], folder: Path, key: str, template: str) -> Golden:
+def bake(
+    booted: Booted, environ: Mapping[str, str], folder: Path, key: str, template: str
+) -> Golden:
     """Keep the running VM's disk in ``folder``; it runs on whether that goes well or not.
 
     Args:
-        vm: Ready, with nobody using it.
+        booted: The VM, ready, with nobody using it.
         environ: Environment for qemu-img and cp.
         folder: An empty one on the file system of the instance's.
         key: What it will be found by.
@@ -59,19 +61,19 @@ def bake(vm: ReadyVM, environ: Mapping[str, str], folder: Path, key: str, templa
         OSError: The file system is full, for one.
         InstanceDiedError: The VM itself has suffered.
     """
-    instance = vm.info.dir
+    instance = booted.info.dir
     _carry_over(list(_lasting(instance)), folder, environ)
     if (instance / _VZ_IDENTIFIER).exists():
         (folder / _VZ_IDENTIFIER).touch()
-    with clock_kept(vm.connection), freeze.frozen(vm.connection):
-        if vm.info.vmtype == "vz":
+    with clock_kept(booted.connection), freeze.frozen(booted.connection):
+        if booted.info.vmtype == "vz":
             _copy_on_write([instance / _DISK], folder, environ, freeze.LONGEST)
             layer, layer_format = _DISK, _format(folder / _DISK)
         else:
             layer, layer_format = put_disk_aside(instance, folder, environ)
-    kept = identity.Kept("", f"lima-{vm.info.name}")
-    return Golden(folder, key, vm.info.name, template, kept, vm.address.user, {},
-                  layer, layer_format, vm.booted_as, disk_only=True)  # fmt: skip
+    kept = identity.Kept("", f"lima-{booted.info.name}")
+    return Golden(folder, key, booted.info.name, template, kept, booted.address.user, {},
+                  layer, layer_format, booted.booted_as, disk_only=True)  # fmt: skip
 
 
 def lay_out(golden: Golden, folder: Path, environ: Mapping[str, str]) -> None:
@@ -134,4 +136,4 @@ def _copy_on_write(
     argv = ["cp", *flags, *map(str, files), str(folder)]
     done = process.run(argv, env=environ, timeout=timeout)
     if not done.ok:
-        raise LimaError("a golden image could not be copied", ran=" ".join(argv), seen=done.stderr)
+        raise LimaError("a kept VM could not be copied", ran=" ".join(argv), seen=done.stderr)

@@ -37,7 +37,7 @@ _UNFIT_MEMORY = {
 def unfit_edits(edits: Sequence[str]) -> str | None:
     """Why nothing that is made with these edits can be kept; None if something can."""
     if any("image" in edit for edit in edits):
-        return "--lima-set or --lima-param changes the images, so their files are unknown"
+        return "--lima-set or --lima-param changes the images, so their files aren't known"
     return None
 
 
@@ -50,7 +50,7 @@ def unfit_machine(folder: Path, config: Mapping[str, Any], keys: HostKeys) -> st
         keys: Its host keys.
     """
     if keys.source == hostkeys.FIRST_CONNECTION:
-        return "its image prints no SSH host keys, which identify it after a reboot"
+        return "its image prints no SSH host keys, by which to know it after a reboot"
     for key, problem in _UNFIT.items():
         if config.get(key):
             return problem
@@ -59,14 +59,14 @@ def unfit_machine(folder: Path, config: Mapping[str, Any], keys: HostKeys) -> st
     if config.get("vmType") != "vz" and not (folder / "qmp.sock").is_socket():
         return "its QEMU has no QMP socket"
     if not (folder / "disk").is_file() or (folder / "iso").exists():
-        return "it has other disks, or its disk is not where Lima 2.1 and later put it"
+        return "its disk is not the only one, or not where Lima 2.1 and later have it"
     return None
 
 
 def unfit_memory(config: Mapping[str, Any]) -> str | None:
     """Why an instance with this lima.yaml can be kept by its disk alone; None if it needn't."""
     if config.get("vmType") == "vz":
-        return "Lima's driver vz can't save a VM's memory, only QEMU can"
+        return "Lima's driver vz can't keep a VM's memory, only QEMU can"
     return next((problem for key, problem in _UNFIT_MEMORY.items() if config.get(key)), None)
 
 

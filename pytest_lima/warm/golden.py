@@ -97,9 +97,9 @@ def damage(golden: Golden) -> str:
         except OSError:
             continue  # says nothing of the file
         if (found.st_size, found.st_mtime_ns) != kept:
-            return f"its file {name} has changed since it was saved"
+            return f"its file {name} has changed since it was kept"
         if head != _expected_head(golden, name, head):
-            return f"its file {name} is not a file that QEMU wrote"
+            return f"its file {name} is no such file as QEMU writes"
     return ""
 
 

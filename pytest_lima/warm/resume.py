@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pytest_lima import realtime
 from pytest_lima.boot import Boot
+from pytest_lima.booted import Booted
 from pytest_lima.errors import InstanceDiedError, ReadyTimeoutError, StartError
 from pytest_lima.guest import clock, identity, readiness, rekey
 from pytest_lima.guest.address import Address
@@ -23,17 +24,16 @@ from pytest_lima.guest.hostkeys import HostKeys
 from pytest_lima.guest.login import Login
 from pytest_lima.guest.readiness import Waiting
 from pytest_lima.guest.sockets import SocketForward
-from pytest_lima.guest.ssh import LOGIN_TIMEOUT, Connection, Hold, connect
+from pytest_lima.guest.ssh import Connection, Hold, connect
 from pytest_lima.lima import cidata, evidence, logs, process, qmp
 from pytest_lima.lima.accel import qemu_binary
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.info import InstanceInfo
 from pytest_lima.lima.limactl import Limactl
 from pytest_lima.lima.qmp import MigrationError, Monitor, guest_address
+from pytest_lima.lima.template import FilledTemplate
 from pytest_lima.lima.vitals import Vitals
 from pytest_lima.observer import Observer
-from pytest_lima.ready import ReadyVM
-from pytest_lima.request import StartRequest
 from pytest_lima.warm.bake import BINARIES, LAYER, TEXTS, create_overlay
 from pytest_lima.warm.golden import Golden, RefusedStateError
 
@@ -58,15 +58,28 @@ _OF_THE_HOST = re.compile(
 class Resume(Boot):
     """The waking up of one instance; what it can do after that is as after a cold boot."""
 
-    _doing = "resuming"
+    _doing = "waking up"
 
-    def __init__(self, request: StartRequest, observer: Observer, golden: Golden) -> None:
-        """Prepare to wake it up from ``golden``, within a minute or the time of ``request``."""
-        super().__init__(request, observer)
-        self._host = _waiting_for_state(request.host)
-        self._deadline = self._begun + min(request.timeout, _LONGEST)
+    def __init__(
+        self,
+        host: Host,
+        name: str,
+        filled: FilledTemplate,
+        timeout: float,
+        observer: Observer,
+        golden: Golden,
+        *,
+        own_keys: bool = False,
+    ) -> None:
+        """Prepare to wake ``name`` up from ``golden``; ``timeout`` as for a cold boot.
+
+        ``own_keys``: with new SSH host keys instead of the kept ones.
+        """
+        super().__init__(_waiting_for_state(host), name, filled, timeout, observer)
+        self._deadline = self._begun + min(timeout, _LONGEST)
         self._golden = golden
         self._inside = golden.booted_as[-1]
+        self._own_keys = own_keys
         # Held open, so that it may be removed while we use it.
         self._state = os.open(golden.state, os.O_RDONLY)
 
@@ -88,28 +101,29 @@ class Resume(Boot):
             self._host.limactl.env,
         )  # fmt: skip
 
+    def _timed(self, booted: Booted) -> Booted:
+        return replace(booted, cold_seconds=self._golden.cold_seconds)
+
     def close(self) -> None:
         """Let go of the kept memory."""
         os.close(self._state)
 
-    def _make_ready(self, child: process.Child, folder: Path) -> ReadyVM:
+    def _make_ready(self, child: process.Child, folder: Path) -> Booted:
         waiting = self._waiting()
         self._load(waiting)
         info, address = self._locate(waiting)
-        keys = HostKeys(self._golden.host_keys, f"the golden {self._golden.name}", lasting=False)
+        keys = HostKeys(self._golden.host_keys, f"the kept {self._golden.name}", lasting=False)
         keys.write_known_hosts(folder / "known_hosts", self._name)
         if len(self._golden.booted_as) > 1:  # Lima leads to the first address
             self._lead_ssh_to(guest_address(self._golden.booted_as), address.port)
         drift = 0.0
-        if self._request.own_keys:
+        if self._own_keys:
             keys, drift = self._exchange_keys(waiting, address, keys, folder)
         # Beside the forward, which logs in too.
-        login = Login.begin(
-            lambda hold: self._log_in(address, keys, hold), _LONGEST + LOGIN_TIMEOUT
-        )
+        login = Login.begin(lambda hold: self._log_in(address, keys, hold))
         forward = None
         try:
-            if self._request.own_keys:
+            if self._own_keys:
                 forward = self._engines(waiting, info, address)
             else:
                 forward, drift = self._wake_to_engines(waiting, info, address)
@@ -120,8 +134,7 @@ class Resume(Boot):
             if forward is not None:
                 forward.close()
             raise
-        return ReadyVM(self._request, info, address, keys, login, forward, child, self._elapsed(),
-                       self._golden.booted_as, self._golden.cold_seconds)  # fmt: skip
+        return Booted(info, address, keys, login, forward, child, 0.0, self._golden.booted_as)
 
     def _log_in(self, address: Address, keys: HostKeys, hold: Hold) -> Connection:
         """Log in, for whoever needs it first: it is not waited for here."""
@@ -207,7 +220,7 @@ class Resume(Boot):
     def _wake(self, waiting: Waiting, forward: SocketForward) -> float:
         kept, host, start = self._golden.kept, f"lima-{self._name}", cidata.read(self._dir)
         drift = waiting.until(
-            "resuming",
+            "waking up",
             lambda: identity.wake(forward.once, kept, host, start, self._left()),
             _INTERVAL,
         )
@@ -218,7 +231,7 @@ class Resume(Boot):
 def _not_loaded(said: str, *, refused: bool) -> StartError:
     """The error of a QEMU that has not loaded the state, which it may have refused."""
     kind = RefusedStateError if refused and not _OF_THE_HOST.search(said) else StartError
-    return kind("QEMU could not load the golden image", seen=said)
+    return kind("QEMU could not load the kept machine", seen=said)
 
 
 def _waiting_for_state(host: Host) -> Host:

@@ -7,14 +7,14 @@ In ``$LIMA_HOME/_snapshots/<instance>``, where no other instance looks, no budge
 from __future__ import annotations
 
 import errno
-import os
 import re
 
-from pytest_lima.errors import HostError, LimaError, TemplateError
+from pytest_lima.boot import Boot
+from pytest_lima.booted import Booted
+from pytest_lima.errors import HostError, LimaError, StartError, TemplateError
 from pytest_lima.lima import paths
 from pytest_lima.lima.host import Host
-from pytest_lima.ready import ReadyVM
-from pytest_lima.warm import fit
+from pytest_lima.warm import fit, start
 from pytest_lima.warm.bake import bake
 from pytest_lima.warm.golden import Golden
 from pytest_lima.warm.store import Store
@@ -33,7 +33,7 @@ class Snapshots:
         self._instance = instance
         self._store = Store(host.limactl.home, f"{paths.SNAPSHOTS}/{instance}")
 
-    def take(self, vm: ReadyVM, name: str) -> Golden:
+    def take(self, booted: Booted, name: str) -> Golden:
         """Keep the state of a running VM under a name; whole, or the old one of it stays.
 
         Raises:
@@ -42,11 +42,11 @@ class Snapshots:
             LimaError: It could not be kept; the VM runs on.
             InstanceDiedError: It doesn't.
         """
-        return self._take(vm, _key(name))
+        return self._take(booted, _key(name))
 
-    def take_first(self, vm: ReadyVM) -> Golden:
+    def take_first(self, booted: Booted) -> Golden:
         """Keep the state of another instance as the first of this one; raises as ``take``."""
-        return self._take(vm, _FIRST)
+        return self._take(booted, _FIRST)
 
     def find(self, name: str) -> Golden:
         """The state of a name.
@@ -59,27 +59,16 @@ class Snapshots:
             golden = self._store.find(key)
         except OSError as error:
             raise LimaError(
-                f"the snapshot {name!r} of {self._instance} can't be read; it is not removed",
+                f"the snapshot {name!r} of {self._instance} can't be read; it stays",
                 seen=str(error),
-                remedy=remedy(error, self._host),
+                remedy=_remedy(error, self._host),
             ) from error
         if golden is None:
             raise LimaError(
                 f"{self._instance} has no snapshot {name!r}",
                 seen="it has " + (", ".join(self.names()) or "none"),
-                remedy=f"take it first, with snapshot({name!r})",
+                remedy=f"take it before, with snapshot({name!r})",
             )
-        return golden
-
-    def read(self, key: str) -> Golden:
-        """The state of a key, which one that was taken or found has.
-
-        Raises:
-            OSError: It can't be read, or is gone.
-        """
-        golden = self._store.find(key)
-        if golden is None:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), key)
         return golden
 
     def names(self) -> list[str]:
@@ -87,32 +76,51 @@ class Snapshots:
         keys = (golden.key for golden in self._store.all())
         return sorted(key.replace("+", ".") for key in keys if key != _FIRST)
 
-    def _take(self, vm: ReadyVM, key: str) -> Golden:
-        info = vm.info
-        problem = fit.unfit_memory(info.config) or fit.unfit_machine(info.dir, info.config, vm.keys)
+    def _take(self, booted: Booted, key: str) -> Golden:
+        info = booted.info
+        problem = fit.unfit_memory(info.config) or fit.unfit_machine(
+            info.dir, info.config, booted.keys
+        )
         if problem is not None:
             raise HostError(
-                f"the state of {info.name} can't be saved",
+                f"the state of {info.name} can't be kept",
                 seen=problem,
-                remedy="use another kind of VM for this; reset() works with any",
+                remedy="take a VM of another kind for this; reset() works with any",
             )
         try:
             with self._store.half(key) as folder:
-                return self._store.publish(bake(vm, self._host.limactl.env, folder, key, info.name))
+                return self._store.publish(
+                    bake(booted, self._host.limactl.env, folder, key, info.name)
+                )
         except OSError as error:
             raise LimaError(
-                f"the state of {info.name} could not be saved; the VM runs on", seen=str(error),
-                remedy=remedy(error, self._host),
+                f"the state of {info.name} could not be kept; the VM runs on", seen=str(error),
+                remedy=_remedy(error, self._host),
             ) from error  # fmt: skip
 
 
-def remedy(error: OSError, host: Host) -> str:
-    """What helps against what keeps a state from being saved, read or resumed."""
+def wake_up(order: start.Order, golden: Golden) -> tuple[Boot, Booted]:
+    """Begin in a state that was kept, as only that will do.
+
+    Raises:
+        LimaError: It didn't wake up; the caller deletes what is left.
+    """
+    try:
+        return start.wake_up(order, golden)
+    except OSError as error:
+        raise StartError(
+            f"{order.name} could not wake up from a state that was kept",
+            seen=str(error),
+            remedy=_remedy(error, order.host),
+        ) from error
+
+
+def _remedy(error: OSError, host: Host) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"free disk space on the file system of {host.limactl.home}"
+        return f"make room on the file system of {host.limactl.home}"
     if error.errno in (errno.EMFILE, errno.ENFILE):
-        return "close open files, or allow more with `ulimit -n`"
-    return "fix what that names"
+        return "close open files, or allow for more: see `ulimit -n`"
+    return "mend what that names"
 
 
 def _key(name: str) -> str:
@@ -120,6 +128,6 @@ def _key(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise TemplateError(
             f"the name {name!r} can't be used for a snapshot",
-            remedy="use 1 to 40 of a-z, 0-9, -, _ and ., the first a letter or a digit",
+            remedy="give 1 to 40 of a-z, 0-9, -, _ and ., the first a letter or a digit",
         )
     return name.replace(".", "+")

@@ -152,7 +152,7 @@ class Store:
                     raise HostError(
                         f"another process has been changing {self._folder} for "
                         f"{_CHANGES_TIMEOUT:.0f} s",
-                        remedy=f"`fuser {self._folder}` shows which; it may be suspended",
+                        remedy=f"see with `fuser {self._folder}` which; it may be suspended",
                     )
                 realtime.sleep(_LOOK)
             yield

@@ -47,11 +47,11 @@ def await_turn(
             ours = waiting.until("turn to start it", partial(changed, holder))
         except ReadyTimeoutError as error:
             raise ReadyTimeoutError(
-                f"{name} was not started: another run has been starting the same VM for "
+                f"{name} is not started: another run has been starting the same VM for "
                 f"{timeout:.0f} s",
-                seen=str(holder or "the run is unknown"),
-                remedy=f"end or continue {_who(holder)}, which may be suspended, or use "
-                "--lima-start=cold",
+                seen=str(holder or "it isn't known which run"),
+                remedy=f"end or continue {_who(holder)}, which may be suspended; or do without, "
+                "with --lima-start=cold",
             ) from error
 
 

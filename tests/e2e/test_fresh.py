@@ -52,6 +52,6 @@ def test_reset_in_the_middle_of_a_test(lima_fresh: Instance, reboot: Callable[..
     mess_up(lima_fresh)
     lima_fresh.reset()
     assert_clean(lima_fresh)
-    assert lima_fresh.status() == "Running"
+    assert lima_fresh.status == "Running"
     reboot(lima_fresh)
     assert_clean(lima_fresh)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_lima import CommandError, CommandTimeoutError, Instance, LimaError
+from pytest_lima import CommandError, CommandTimeoutError, Instance
 
 pytestmark = pytest.mark.lima
 
@@ -25,7 +25,7 @@ def test_systemd_runs_and_cloud_init_is_done(lima: Instance) -> None:
 
 
 def test_facts(lima: Instance) -> None:
-    assert lima.status() == "Running"
+    assert lima.status == "Running"
     assert lima.name.startswith("pl-")
     assert lima.run("uname -m").stdout.strip() == lima.arch
     assert int(lima.run("nproc").stdout) == lima.cpus
@@ -153,48 +153,6 @@ def test_folders_both_ways(lima: Instance, tmp_path: Path) -> None:
     assert (tmp_path / "back" / "sub dir" / "199.txt").read_text() == "199"
     assert (tmp_path / "back" / "sub dir" / "empty").is_dir()
     assert not (tmp_path / "back" / "link").exists()
-
-
-def test_files_of_other_users(lima: Instance, tmp_path: Path) -> None:
-    def facts(path: str) -> str:
-        return lima.run(["stat", "-c", "%U %a", path], user="root").stdout.strip()
-
-    lima.write_text("/etc/pl-secret", "first", user="root", mode=0o600)
-    assert facts("/etc/pl-secret") == "root 600"
-    with pytest.raises(LimaError, match="Permission denied"):
-        lima.read_text("/etc/pl-secret")
-    lima.write_text("/etc/pl-secret", "again", user="root")
-    assert facts("/etc/pl-secret") == "root 600"
-    assert lima.run("cat /etc/pl-secret", user="root").stdout == "again"
-    with pytest.raises(LimaError, match="write /etc/x as nobody in the guest failed"):
-        lima.write_text("/etc/x", "x", user="nobody")
-
-    # What was another's is theirs then, and keeps its mode.
-    lima.write_text("mine", "x", mode=0o640)
-    lima.write_text("mine", "root's", user="root")
-    assert facts("mine") == "root 640"
-    assert lima.run("cat mine", user="root").stdout == "root's"
-
-    # Files that no other can take the place of.
-    lima.write_text("/proc/sys/kernel/domainname", "pl.example", user="root")
-    assert lima.read_text("/proc/sys/kernel/domainname") == "pl.example\n"
-    lima.write_text("/dev/null", "x", user="root", mode=0o600)
-    assert facts("/dev/null") == "root 666"
-
-    (tmp_path / "tree" / "sub").mkdir(parents=True)
-    (tmp_path / "tree" / "sub" / "script").write_text("#!/bin/sh\necho ran\n")
-    (tmp_path / "tree" / "sub" / "script").chmod(0o755)
-    lima.run("install -d -o nobody /srv/nobody", user="root")
-    lima.put(tmp_path / "tree", "/srv/nobody/tree", user="nobody")
-    lima.put(tmp_path / "tree", "/etc/pl-tree", user="root")
-    for folder, owner in (("/srv/nobody/tree", "nobody"), ("/etc/pl-tree", "root")):
-        owners = lima.run(["find", folder, "-printf", "%u\\n"], user="root").stdout.split()
-        assert owners == [owner] * 3
-        assert lima.run(f"{folder}/sub/script").stdout == "ran\n"
-    lima.put(tmp_path / "tree" / "sub" / "script", "/srv/nobody/one", user="nobody")
-    assert facts("/srv/nobody/one") == "nobody 755"
-    with pytest.raises(LimaError, match="unknown user"):
-        lima.put(tmp_path / "tree", "/srv/x", user="pl-ghost")
 
 
 def test_ssh_with_our_configuration(lima: Instance) -> None:

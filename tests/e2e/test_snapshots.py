@@ -70,7 +70,7 @@ def test_a_vm_goes_back_and_is_doubled(lima_fresh: Instance, lima_docker_host: s
 
     # A clone has the state, and shares nothing from then on.
     other = vm.clone()
-    assert other.name != vm.name and other.status() == vm.status() == "Running"
+    assert other.name != vm.name and other.status == vm.status == "Running"
     assert_as_before(other, pid)
     assert answers(other) and answers(vm)
     one, two = (each.run(FACTS).stdout.split() for each in (vm, other))

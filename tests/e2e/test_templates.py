@@ -85,7 +85,7 @@ def test_nothing_else_changes_in_limas_own(limactl: Limactl, tmp_path: Path, nam
     if system == "Linux":
         assert_nothing_else_changes(limactl, tmp_path, source)
     else:
-        with pytest.raises(TemplateError, match="isn't Linux"):
+        with pytest.raises(TemplateError, match="makes no Linux guest"):
             assert_nothing_else_changes(limactl, tmp_path, source)
 
 
@@ -251,7 +251,7 @@ def test_ports_that_nobody_asked_for_stay_in_the_guest(
         (".cpus = 2 |", "can't be applied", "a key begins with a dot"),
         ("(.cpus = 2", "can't be applied", "a key begins with a dot"),
         (".env.A = env(HOME)", "can't be applied", "as for `limactl create --set`"),
-        (".cpus", "is not a template", "assignments"),
+        (".cpus", "is no template", "assignments"),
         (".cpuss = 3", "keys that Lima doesn't know", "remove"),
     ],
 )

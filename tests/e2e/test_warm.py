@@ -237,14 +237,14 @@ def test_the_first_run_keeps_what_the_second_wakes_up_from(
 ) -> None:
     run, status, output = suite(ONE)
     assert status == 0
-    assert "saving a golden image" in output and "resuming" not in output
+    assert "being kept for warm starts" in output and "waking up" not in output
     [first] = facts_of(tmp_path)
     assert len(kept(run)) == 1
 
     run, status, output = suite(ONE, "--lima-start=warm")
     assert status == 0
     assert (
-        "resuming" in output
+        "waking up" in output
         and "booting" not in output
         and "warning" not in output.replace("lima warning: kvm", "")
     )
@@ -258,7 +258,7 @@ def test_two_of_a_kind_share_nothing(
 ) -> None:
     run, status, output = suite(TWO)
     assert status == 0
-    assert len(set(re.findall(r"lima (\S+):.* resuming", output))) == 2
+    assert len(set(re.findall(r"lima (\S+):.* waking up", output))) == 2
     one, two = facts_of(tmp_path)
     assert all(one[key] != two[key] for key in ("host", "machine", "uuid", "name"))
     run.assert_nothing_left()
@@ -272,7 +272,7 @@ def test_names_are_resolved_where_lima_answers_for_them(
     run = a_run(str(tmp_path), f"--rootdir={tmp_path}", "--lima-start=auto")
     status, output = run.finish(tmp_path)
     assert status == 0
-    assert "resuming" in output and "starts cold" not in output
+    assert "waking up" in output and "starts cold" not in output
     run.assert_nothing_left()
 
 
@@ -281,7 +281,7 @@ def test_each_has_host_keys_of_its_own_where_that_is_asked_for(
 ) -> None:
     run, status, output = suite(OWN_KEYS, "--lima-host-keys=own")
     assert status == 0
-    assert output.count("resuming") == 2 and "starts cold" not in output
+    assert output.count("waking up") == 2 and "starts cold" not in output
     run.assert_nothing_left()
 
 
@@ -304,18 +304,18 @@ def test_what_does_not_wake_up_starts_cold_with_one_warning(
     spoil()
     run, status, output = suite(ONE, "--lima-start=warm")
     assert status == 1
-    assert "its memory is not that of the golden image" in output
+    assert "its memory is not the kept one" in output
     assert kept(run) == []  # it would fail the next run too
     run.assert_nothing_left()
 
     aside.rename(golden.parent)
     run, status, output = suite(ONE)
     assert status == 0
-    assert len(re.findall("lima warning: .*starts cold: .*memory is not that of", output)) == 1
+    assert len(re.findall("lima warning: .*starts cold: .*memory is not the kept one", output)) == 1
     assert len(kept(run)) == 1
     run.assert_nothing_left()
     _, status, output = suite(ONE)
-    assert status == 0 and "resuming" in output and "booting" not in output
+    assert status == 0 and "waking up" in output and "booting" not in output
 
 
 @pytest.mark.parametrize("step", ["laid out", "loaded", "awake"])
@@ -326,7 +326,7 @@ def test_a_run_killed_while_it_wakes_a_vm_up_leaves_nothing(
     assert status == -9
     run, status, output = suite(ONE)
     assert status == 0
-    assert "resuming" in output and "booting" not in output
+    assert "waking up" in output and "booting" not in output
     assert len(kept(run)) == 1
     run.assert_nothing_left()
 
@@ -361,7 +361,7 @@ def test_a_run_killed_while_it_keeps_a_snapshot_leaves_nothing(
     run, status, _ = suite(program, conftest=KILLED, KILLED_WHEN="layer put")
     assert status == -9
     run, status, output = suite(program)
-    assert status == 0 and "resuming" in output
+    assert status == 0 and "waking up" in output
     run.assert_nothing_left()
     assert list((run.home / "_snapshots").iterdir()) == []
 
@@ -372,8 +372,8 @@ def test_a_standby_stands_still_until_a_test_wants_it(
     run, status, output = suite(STANDBY, "--lima-engine=docker", "--lima-standby=1",
                                 "--lima-max-vms=2")  # fmt: skip
     assert status == 0
-    assert output.count("taking the standby") == 2 and "is unusable" not in output
-    assert output.count("resuming") == 1  # of the first; the others' is not shown
+    assert output.count("taking the standby") == 2 and "not used" not in output
+    assert output.count("waking up") == 1  # of the first; the others' is not shown
     run.assert_nothing_left()
 
 
@@ -391,11 +391,11 @@ def test_runs_killed_while_they_keep_a_vm_leave_no_half(
     run.argv = [str(Path(sys.executable).with_name("pytest-lima")), "bake"]
     status, output = run.finish()
     assert status == 0
-    assert re.search(r"(?m)^saved a golden image of \S+; this VM was ready after \d+", output)
+    assert re.search(r"(?m)^\S+ is kept; this VM was ready after \d+", output)
     assert len(set(kept(run)) - before) == 1
     assert not list((run.home / "_golden").glob("*.*-*"))
     _, status, output = suite(program, own)
-    assert status == 0 and "resuming" in output and "booting" not in output
+    assert status == 0 and "waking up" in output and "booting" not in output
     run.assert_nothing_left()
 
 
@@ -406,11 +406,11 @@ def test_with_mounts_the_disk_is_kept_while_its_guest_runs(
     """Memory can't be, as QEMU doesn't keep a mount's side of it."""
     run, status, output = suite(MOUNTED)
     assert status == 0
-    assert "saving a golden image" in output
+    assert "being kept for warm starts" in output
     [first] = facts_of(tmp_path)
     run, status, output = suite(MOUNTED)
     assert status == 0
-    assert "booting a clone" in output and "saving a golden image" not in output
+    assert "booting a clone" in output and "being kept" not in output
     [second] = facts_of(tmp_path)
     assert not first.items() & second.items() - {("agent", True)}
     run.assert_nothing_left()

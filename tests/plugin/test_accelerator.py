@@ -51,7 +51,7 @@ def test_a_vm_that_kvm_cannot_run_is_emulated_with_one_warning(pytester, fake_li
     done = pytester.runpytest_subprocess()
     done.assert_outcomes(passed=2)
     said = done.stdout.str() + done.stderr.str()
-    assert said.count("kvm does not work here, so the VM is emulated and slow") == 1
+    assert said.count("kvm does not work here, the VM is emulated and slow") == 1
     assert "KVM internal error. Suberror: 1" in said
     assert len(fake_lima.calls("start")) == 3  # one too many, at the very first
     assert probes(fake_lima) == 1

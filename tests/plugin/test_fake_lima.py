@@ -42,7 +42,7 @@ def test_a_boot_takes_a_second_and_leaves_nothing(fake_lima):
     with lima_instance() as vm:
         assert time.monotonic() - begun < 30  # 0.8 s here; a busy machine needs longer
         assert fake_lima.instances() == fake_lima.records() == [vm.name]
-        assert vm.status() == "Running"
+        assert vm.status == "Running"
         assert fake_lima.processes()
     fake_lima.assert_clean()
     commands = [call.command for call in fake_lima.calls()]
@@ -222,7 +222,7 @@ def test_teardown_may_stop_instead(fake_lima, monkeypatch):
     monkeypatch.setenv("PYTEST_LIMA_TEARDOWN", "stop")
     with lima_instance(settings=resolve({}, os.environ, {})) as vm:
         pass
-    assert vm.status() == "Stopped"
+    assert vm.status == "Stopped"
     assert fake_lima.instances() == [vm.name]
     fake_lima.wait_until(lambda: not fake_lima.processes())
 

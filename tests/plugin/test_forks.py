@@ -55,7 +55,7 @@ def test_a_child_that_goes_on_through_pytest_ends_nothing(pytester, fake_lima):
             os.waitpid(pid, 0)
             assert lima.run("echo parent").stdout == "parent\\n"
             assert os.path.exists(engine)
-            assert lima.status() == "Running"
+            assert lima.status == "Running"
 
         def test_later(lima, engine):
             assert lima.run("echo later").stdout == "later\\n"

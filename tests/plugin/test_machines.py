@@ -30,7 +30,7 @@ def test_the_factory_makes_further_machines(pytester, fake_lima):
 
 
 ENGINES = """
-    import http.client, socket, unittest
+    import http.client, socket
     from pathlib import Path
     import pytest
     import pytest_lima
@@ -81,90 +81,6 @@ def test_fixtures_ask_for_the_engines(pytester, fake_lima):
     fake_lima.assert_clean()
 
 
-def test_the_marker_asks_for_engines(pytester, fake_lima):
-    """As fixtures do: tests that want the same machine share one that has them all."""
-    pytester.makepyfile(
-        ENGINES
-        + """
-    @pytest.mark.lima(engine="docker")
-    def test_docker(lima):
-        assert ping(lima.docker_host) == b"OK"
-
-    def test_bare(lima):
-        assert ping(lima.docker_host) == b"OK"
-
-    @pytest.mark.lima(cpus=4)
-    @pytest.mark.parametrize("number", [
-        0, pytest.param(1, marks=pytest.mark.lima(engine="containerd")),
-    ])
-    def test_containerd(lima, number):
-        assert Path(lima.containerd_address).is_socket()
-        with pytest.raises(pytest_lima.LimaError, match="without docker"):
-            lima.docker_host
-
-    class TestFresh:
-        pytestmark = pytest.mark.lima(fresh=True, engine="both")
-
-        def test_both(self, lima):
-            assert ping(lima.docker_host) == b"OK"
-            assert Path(lima.containerd_address).is_socket()
-
-        @pytest.mark.lima(engine="docker")
-        def test_one(self, lima):
-            assert ping(lima.docker_host) == b"OK"
-
-    @pytest.mark.lima(engine="docker")
-    class TestCase(unittest.TestCase):
-        @pytest.fixture(autouse=True)
-        def take(self, lima):
-            self.lima = lima
-
-        def test_docker(self):
-            assert ping(self.lima.docker_host) == b"OK"
-
-    @pytest.mark.lima(cpus=2, engine="none")
-    def test_none(lima):
-        for address in ("docker_host", "containerd_address"):
-            with pytest.raises(pytest_lima.LimaError, match="without"):
-                getattr(lima, address)
-
-    """
-    )
-    result = pytester.runpytest()
-    result.assert_outcomes(passed=8)
-    fake_lima.assert_clean()
-
-
-def test_the_marker_s_engine_goes_before_the_option(pytester, fake_lima):
-    pytester.makepyfile(
-        ENGINES
-        + """
-    @pytest.mark.lima(cpus=2, engine="containerd")
-    def test_containerd(lima):
-        assert Path(lima.containerd_address).is_socket()
-        with pytest.raises(pytest_lima.LimaError, match="without docker"):
-            lima.docker_host
-
-    @pytest.mark.lima(engine="containerd")
-    def test_shared(lima, request):
-        assert Path(lima.containerd_address).is_socket()
-
-    def test_as_the_option_says(lima):
-        assert ping(lima.docker_host) == b"OK"
-
-    @pytest.fixture
-    def late(request):
-        request.node.add_marker(pytest.mark.lima(engine="both"))
-
-    def test_late(late, lima): pass
-    """
-    )
-    result = pytester.runpytest("--lima-engine=docker")
-    result.assert_outcomes(passed=3, failed=1)
-    result.stdout.fnmatch_lines(["@pytest.mark.lima: it was added when the VM of the test was *"])
-    fake_lima.assert_clean()
-
-
 def test_what_was_set_for_another_docker_is_out_of_force(pytester, fake_lima, monkeypatch):
     pytest.importorskip("docker")
     for name, value in {
@@ -210,8 +126,7 @@ def test_the_option_overrules_what_fixtures_ask(pytester, fake_lima):
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines([
         "LimaError: pl-* was started without containerd",
-        "  do: use the fixture for it, engine='containerd' in the test's marker, or "
-        "--lima-engine=containerd",
+        "  do: ask for it with --lima-engine=containerd, or use the fixture that does",
     ], consecutive=True)  # fmt: skip
     fake_lima.assert_clean()
 

@@ -51,7 +51,7 @@ def missing(request, fake_lima, monkeypatch):
         pytest.param(
             "vz",
             "vmtype vz exists on macOS only",
-            "use --lima-vmtype=qemu",
+            "take --lima-vmtype=qemu",
             marks=pytest.mark.skipif(sys.platform == "darwin", reason="a Mac has it"),
         ),
         ("long", "LIMA_HOME /* is too long by * bytes", "shorter directory with --lima-home"),
@@ -92,7 +92,7 @@ def test_nor_for_what_was_asked_of_a_vm_and_can_not_be_had(pytester, fake_lima):
         "--lima-missing=skip", "--lima-start=warm", '--lima-set=.images[0].arch = "x86_64"'
     )
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["HostError: no golden image can be made of pl-*"])
+    result.stdout.fnmatch_lines(["HostError: pl-* can't be kept for warm starts"])
     fake_lima.assert_clean()
 
 

@@ -133,7 +133,7 @@ def test_an_engine_that_nobody_could_foresee_says_how_to_have_it(pytester, fake_
     result = pytester.runpytest()
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines([
-        "*LimaError: pl-* was started without docker", "*do: *--lima-engine=docker*",
+        "*LimaError: pl-* was started without docker", "*do: ask for it with --lima-engine=docker*",
     ])  # fmt: skip
 
 

@@ -83,18 +83,18 @@ def test_a_template_file_and_a_mount_are_used_from_another_folder(pytester, fake
     ("option", "value", "accepted"),
     [
         ("vmtype", "wsl2", "one of auto, vz, qemu"),
-        ("cpus", "two", "a whole number, 1 or more"),
+        ("cpus", "two", "a whole number from 1"),
         ("memory", "lots", "a size such as 2, 2GiB or 512MiB"),
         ("timeout", "-1", "a number above 0"),
         ("param", "novalue", "KEY=VALUE"),
-        ("home", " ", "a non-empty string"),
+        ("home", " ", "a text that is not empty"),
     ],
 )
 def test_a_bad_value_is_one_clear_usage_error(pytester, monkeypatch, option, value, accepted):
     pytester.makepyfile("def test_plain(): pass")
     for name in ("TIMEOUT", "VMTYPE"):  # the fake's own
         monkeypatch.delenv(f"PYTEST_LIMA_{name}")
-    complaint = f"'{value}' is not accepted; expected {accepted}"
+    complaint = f"'{value}' is not accepted; give {accepted}"
 
     def assert_refused(where, *args):
         result = pytester.runpytest(*args)
@@ -108,16 +108,6 @@ def test_a_bad_value_is_one_clear_usage_error(pytester, monkeypatch, option, val
         assert_refused(f"lima_{option} in the ini file")
     monkeypatch.setenv(f"PYTEST_LIMA_{option.upper()}", value)
     assert_refused(f"PYTEST_LIMA_{option.upper()}")
-
-
-def test_a_misspelt_variable_is_a_usage_error_as_a_misspelt_flag_is(pytester, monkeypatch):
-    pytester.makepyfile("def test_plain(): pass")
-    monkeypatch.setenv("PYTEST_LIMA_CPU", "7")
-    result = pytester.runpytest()
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    assert [line for line in result.errlines if line] == [
-        "ERROR: PYTEST_LIMA_CPU: there is no such option; did you mean PYTEST_LIMA_CPUS?"
-    ]
 
 
 def test_a_template_that_cannot_be_used_is_named(pytester, fake_lima):

@@ -58,7 +58,7 @@ def test_quiet_shows_warnings_only(pytester, fake_lima):
     result.assert_outcomes(passed=1)
     told = [line for line in result.outlines if "lima" in line]
     assert len(told) == 1
-    assert re.match(r"lima warning: (kvm|hvf) does not work here, so the VM is emulated", told[0])
+    assert re.match(r"lima warning: (kvm|hvf) does not work here, the VM is emulated", told[0])
 
 
 @pytest.mark.parametrize("args", ["-p no:terminal", "-p no:capture", "-s"])

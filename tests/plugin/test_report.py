@@ -56,8 +56,7 @@ def test_a_failed_test_shows_the_logs_of_what_it_has_cloned_itself(pytester, fak
     pytester.makeconftest("""
         import pytest
         from pytest_lima.guest.identity import Kept
-        from pytest_lima.ownership.starting import Start
-        from pytest_lima.warm import fit, snapshots
+        from pytest_lima.warm import fit, snapshots, start
         from pytest_lima.warm.golden import Golden
 
         @pytest.fixture(scope="session", autouse=True)
@@ -67,7 +66,7 @@ def test_a_failed_test_shows_the_logs_of_what_it_has_cloned_itself(pytester, fak
                 patch.setattr(snapshots, "bake", lambda booted, environ, folder, key, template:
                               Golden(folder, key, booted.info.name, template, Kept("t", "h"),
                                      "ann", {}, "disk-1", "raw", ("pl-1",)))
-                patch.setattr(Start, "wake_up", lambda start, golden: start.cold())
+                patch.setattr(start, "wake_up", lambda order, golden: order.cold(lambda _: None))
                 yield
     """)
     pytester.makepyfile("""
@@ -100,7 +99,7 @@ def test_a_failed_boot_is_five_lines_for_each_test(pytester, fake_lima):
             rf"_+ ERROR at setup of test_{name} _+",
             r"ProvisionError: a provision script failed: provision\.system/0000000\d",
             r"  seen: Reading package lists\.\.\. \| E: Unable to locate package nosuchpackage",
-            r"  do: fix the script; no test got the VM",
+            r"  do: mend the script; the VM was not handed to any test",
             r"  log: /",
             r"(_+ ERROR at setup of test_two _+|=+ short test summary info =+)",
         ], consecutive=True)  # fmt: skip

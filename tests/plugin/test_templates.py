@@ -88,9 +88,9 @@ def test_an_ssh_port_that_is_asked_for_and_taken_is_named_at_once(pytester, fake
         result = run(pytester, fake_lima.template())
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines([
-        f"StartError: port {port} of this host, which pl-* should use for SSH, is unavailable",
+        f"StartError: port {port} of this host, which pl-* is to have for SSH, can't be had",
         "  seen: *in use*",
-        "  do: remove ssh.localPort: *lima.ssh_port*",
+        "  do: leave ssh.localPort out: *lima.ssh_port*",
     ])  # fmt: skip
     assert fake_lima.calls("create") == []
     assert "--lima-accel" not in result.stdout.str()
@@ -135,7 +135,7 @@ def test_the_architecture_is_the_templates_unless_an_option_says_otherwise(
 
 @pytest.mark.parametrize(
     ("vmtype", "what"),
-    [("wsl2", "HostError: pytest-lima can't run vmType wsl2"),
+    [("wsl2", "HostError: vmType wsl2 is none that pytest-lima can run"),
      pytest.param("vz", "HostError: vmtype vz exists on macOS only",
                   marks=pytest.mark.skipif("sys.platform == 'darwin'"))],
 )  # fmt: skip
@@ -146,7 +146,7 @@ def test_a_driver_that_isn_t_here_is_refused_and_an_option_lifts_that(
     template = fake_lima.template(keys={"vmType": vmtype})
     result = run(pytester, template)
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines([what, "  do: use --lima-vmtype=qemu, *"])
+    result.stdout.fnmatch_lines([what, "  do: take --lima-vmtype=qemu, *"])
     assert fake_lima.calls("create") == []
     run(pytester, template, "--lima-missing=skip").assert_outcomes(skipped=1)
     run(pytester, template, "--lima-vmtype=qemu").assert_outcomes(passed=1)
@@ -160,7 +160,7 @@ def test_a_disk_that_nobody_has_made_is_refused_before_anything_is_made(pytester
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines([
         "TemplateError: the template * wants a disk that isn't there: data",
-        "  do: remove it with *; or create it, *: LIMA_HOME=* limactl disk create data --size=*",
+        "  do: do without it by *; or make it, *: LIMA_HOME=* limactl disk create data --size=*",
     ])  # fmt: skip
     assert fake_lima.calls("create") == fake_lima.records() == []
     folder = fake_lima.home / "_disks" / "data"
@@ -197,7 +197,7 @@ def test_a_guest_that_isn_t_linux_is_refused_at_once(pytester, fake_lima):
     result = run(pytester, fake_lima.template(keys={"os": "FreeBSD"}))
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines([
-        "TemplateError: the guest of the template * isn't Linux, so pytest-lima can't run it",
+        "TemplateError: the template * makes no Linux guest, and pytest-lima has no others",
         "  seen: os: FreeBSD",
     ])  # fmt: skip
     assert fake_lima.calls("create") == []

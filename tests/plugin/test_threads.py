@@ -167,7 +167,7 @@ def test_what_is_under_way_is_told(lima_fresh):
         while not lima_fresh.run("cat /tmp/begun", check=False).ok:
             time.sleep(0.05)
         lima_fresh.reset()
-        with pytest.raises(pytest_lima.ConnectionLostError, match="another thread rebooted"):
+        with pytest.raises(pytest_lima.ConnectionLostError, match="by another thread"):
             long.result(30)
     assert lima_fresh.run("echo hello").stdout == "hello\\n"
 

@@ -84,7 +84,7 @@ def test_the_first_run_keeps_what_the_second_boots_a_clone_of(
 ) -> None:
     result = pytester.runpytest()
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["*saving a golden image*"])
+    result.stdout.fnmatch_lines(["*being kept for warm starts*"])
     for line in ("*warning*", "*booting a clone*"):
         result.stdout.no_fnmatch_line(line)
     first = seen(pytester)
@@ -131,7 +131,7 @@ def test_a_clone_that_does_not_boot_starts_cold_with_one_warning_and_is_kept_ane
     result = pytester.runpytest()
     result.assert_outcomes(passed=1)
     told = result.stdout.str()
-    assert told.count("could not start warm, so it starts cold") == told.count("lima warning") == 1
+    assert told.count("could not wake up and starts cold") == told.count("lima warning") == 1
     assert "the VM pl-" in told and "did not start" in told
     [anew] = kept(fake_lima)
     assert tarfile.is_tarfile(anew / "disk")
@@ -154,8 +154,8 @@ def test_what_the_host_keeps_from_booting_stays_and_is_used_by_the_next(
         result = pytester.runpytest()
     result.assert_outcomes(passed=1)
     told = result.stdout.str()
-    assert told.count("could not start warm, so it starts cold") == told.count("lima warning") == 1
-    assert os.strerror(number) in told and "the golden image stays" in told
+    assert told.count("could not wake up and starts cold") == told.count("lima warning") == 1
+    assert os.strerror(number) in told and "what is kept stays" in told
     assert kept(fake_lima) == [golden]
     assert ((golden / "golden.json").read_text(), golden.stat().st_ino) == before
     result = pytester.runpytest()
@@ -202,7 +202,7 @@ def test_what_can_be_provisioned_once_only_is_not_kept_again(
     assert kept(fake_lima) == []
     result = pytester.runpytest("--lima-start=warm")
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*no golden image can be made of*", "*a provision script failed*"])
+    result.stdout.fnmatch_lines(["*can't be kept for warm starts*", "*a provision script failed*"])
     fake_lima.assert_clean()
 
 
@@ -217,7 +217,7 @@ def test_a_guest_that_can_t_be_frozen_is_not_kept_and_not_tried_again(
     assert kept(fake_lima) == []
     result = pytester.runpytest("--lima-start=warm")
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*no golden image can be made of*", "*Operation not supported*"])
+    result.stdout.fnmatch_lines(["*can't be kept for warm starts*", "*Operation not supported*"])
     result.stdout.no_fnmatch_line("*creating*")
     fake_lima.assert_clean()
 
@@ -239,7 +239,7 @@ def test_a_guest_goes_on_by_itself_when_its_disk_is_not_taken_in_time(
     result = pytester.runpytest()
     result.assert_outcomes(passed=1)
     assert result.stdout.str().count("lima warning") == 1
-    result.stdout.fnmatch_lines(["*no golden image of * was saved, *did not stay frozen*"])
+    result.stdout.fnmatch_lines(["*could not be kept*did not stay frozen*"])
     assert seen(pytester)["boots"] == [seen(pytester)["machine"]]
     assert kept(fake_lima) == []
     fake_lima.assert_clean()
@@ -251,7 +251,7 @@ def test_what_reaches_other_disks_is_not_kept(
     monkeypatch.setenv("PYTEST_LIMA_TEMPLATE", fake_lima.template(keys={"tpm": True}))
     result = pytester.runpytest("--lima-start=warm")
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*no golden image can be made of*", "*TPM*"])
+    result.stdout.fnmatch_lines(["*can't be kept for warm starts*", "*TPM*"])
     assert kept(fake_lima) == []
     fake_lima.assert_clean()
 
@@ -372,7 +372,7 @@ def test_bake_list_and_prune(
     pytester: pytest.Pytester, fake_lima, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["bake", fake_lima.template()]) == 0
-    assert "saved a golden image of " in capsys.readouterr().out
+    assert "is kept; this VM was ready after" in capsys.readouterr().out
     fake_lima.assert_clean()
     assert main(["list", "--json"]) == 0
     [entry] = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

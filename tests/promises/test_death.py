@@ -78,7 +78,7 @@ RECREATED = """
 
     def kill(lima):
         os.kill(int((lima.dir / "qemu.pid").read_text()), 9)
-        while lima._cause_of_death() is None:
+        while lima.cause_of_death() is None:
             time.sleep(0.01)
 
     def test_kills(lima, name, lima_docker_host):
@@ -103,7 +103,7 @@ def test_09_a_new_vm_for_later_tests(pytester, fake_lima):
     result = pytester.runpytest_subprocess("--lima-recreate=1")
     result.assert_outcomes(passed=3, failed=1)
     assert len(fake_lima.calls("create")) == 2
-    result.stdout.fnmatch_lines(["lima warning: pl-* has died; a new VM takes its place"])
+    result.stdout.fnmatch_lines(["lima warning: pl-* has died and is made anew"])
     fake_lima.assert_clean()
 
 
@@ -146,7 +146,7 @@ def test_36_an_oom_kill_of_this_host_is_told(fake_lima, tmp_path, monkeypatch):
     with lima_instance() as vm:
         counters.write_text("oom_kill 8\n")
         fake_lima.crash(vm.name)
-        with pytest.raises(InstanceDiedError, match="this host's OOM killer killed") as caught:
+        with pytest.raises(InstanceDiedError, match="this host's OOM killer has struck") as caught:
             vm.run("true")
     assert len(str(caught.value).splitlines()) <= 5
     fake_lima.assert_clean()
@@ -154,6 +154,6 @@ def test_36_an_oom_kill_of_this_host_is_told(fake_lima, tmp_path, monkeypatch):
 
 def test_36_so_is_what_may_be_one_in_the_guest(fake_lima):
     with lima_instance() as vm:
-        with pytest.raises(CommandError, match="raise the VM's memory"):
+        with pytest.raises(CommandError, match="the VM needs more memory"):
             vm.run("sh -c 'kill -KILL $$'")
     fake_lima.assert_clean()

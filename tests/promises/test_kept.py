@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,13 +26,7 @@ from pytest_lima.lima.limactl import Limactl
 from pytest_lima.lima.qmp import Monitor
 from pytest_lima.lima.template import FilledTemplate
 from pytest_lima.observer import Observer
-from pytest_lima.ownership.ledger import Ledger
-from pytest_lima.ownership.run import Run, RunContext
-from pytest_lima.ownership.starting import Start
-from pytest_lima.request import StartRequest
-from pytest_lima.settings import Settings
-from pytest_lima.spec import MachineSpec
-from pytest_lima.warm import fit
+from pytest_lima.warm import start
 from pytest_lima.warm.golden import Golden
 from pytest_lima.warm.store import Store
 
@@ -151,32 +146,24 @@ def starts() -> list[str]:
 
 
 @pytest.fixture
-def warnings() -> Warnings:
-    return Warnings()
-
-
-@pytest.fixture
-def start(tmp_path, starts, warnings, monkeypatch) -> Start:
+def order(tmp_path, starts) -> start.Order:
     """Of a machine that only remembers its cold starts."""
-    monkeypatch.setattr(Start, "cold", lambda _: starts.append("cold"))
-    monkeypatch.setattr(Start, "_cold_and_kept", lambda one, _: one.cold())
-    run, ledger = Run.alone(), Ledger(tmp_path / "ledger")
-    context = RunContext(Settings(), os.environ, run, ledger, warnings)
-    return Start(request(tmp_path, "auto"), context)
-
-
-def request(home: Path, mode: str) -> StartRequest:
-    host = Host(Limactl("/bin/false", home, {"PATH": os.environ["PATH"]}, {}), "2.2.0",
+    host = Host(Limactl("/bin/false", tmp_path, {"PATH": os.environ["PATH"]}, {}), "2.2.0",
                 "qemu", "x86_64", Accelerator("tcg"))  # fmt: skip
-    filled = FilledTemplate("text", "key", {}, ())
-    return StartRequest(host, "pl-1", MachineSpec(), filled, 60, mode, 10)
+
+    def cold(_: start.Then) -> tuple[None, None]:
+        starts.append("cold")
+        return None, None
+
+    return start.Order(host, "pl-1", FilledTemplate("text", "key", {}, ()), "template:debian", (),
+                       60, Warnings(), "auto", 10, cold,
+                       lambda: shutil.rmtree(tmp_path / "pl-1"))  # fmt: skip
 
 
-def keep(home: Path) -> Golden:
+def keep(order: start.Order) -> Golden:
     """A kept machine for it whose memory and disk are nonsense."""
-    asked = request(home, "auto")
-    store = Store(home)
-    key = fit.key(asked.host, asked.filled)
+    store = Store(order.host.limactl.home)
+    key = start.fit.key(order.host, order.filled)
     with store.building(key, lambda done: None), store.half(key) as folder:
         for name in ("state", "disk-1"):
             (folder / name).write_bytes(b"nonsense")
@@ -187,19 +174,18 @@ def keep(home: Path) -> Golden:
         )
 
 
-def test_39_what_does_not_wake_up_goes_and_the_vm_starts_cold(start, starts, warnings, tmp_path):
-    golden = keep(tmp_path)
-    start.ready()
+def test_39_what_does_not_wake_up_goes_and_the_vm_starts_cold(order, starts):
+    golden = keep(order)
+    start.start(order)
     assert starts == ["cold"]
-    [warning] = warnings.said
-    assert warning.startswith("pl-1 could not start warm, so it starts cold: ")
+    [warning] = order.observer.said
+    assert warning.startswith("pl-1 could not wake up and starts cold: ")
     assert not golden.folder.exists()
 
 
-def test_39_where_warm_was_asked_for_that_is_an_error(start, starts, tmp_path):
-    golden = keep(tmp_path)
-    start._request = request(tmp_path, "warm")
+def test_39_where_warm_was_asked_for_that_is_an_error(order, starts):
+    golden = keep(order)
     with pytest.raises(LimaError):
-        start.ready()
+        start.start(replace(order, mode="warm"))
     assert starts == []
     assert not golden.folder.exists()

@@ -42,7 +42,7 @@ def holder(tmp_path):
         ("", "it is damaged"),
         ('{"version": 2, "name": "pl-x"', "it is damaged"),
         ('{"version": 2, "name": "pl-x"}', "it is damaged"),
-        ('{"version": 99, "shape": "unknown"}', "it has version 99"),
+        ('{"version": 99, "shape": "unknown"}', "it is of version 99"),
         ("[]", "it is damaged"),
         ("\x00\xff", "it is damaged"),
     ],

@@ -133,7 +133,7 @@ def test_12_another_spec_is_not_taken_and_says_why(pytester, fake_lima):
     pytester.runpytest_subprocess("--lima-reuse", "--lima-cpus=2").assert_outcomes(passed=1)
     result = pytester.runpytest_subprocess("--lima-reuse", "--lima-cpus=3")
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["lima warning: pl-* is not reused: cpus is 2, requested: 3"])
+    result.stdout.fnmatch_lines(["lima warning: pl-* is not reused: cpus is 2, asked for is 3"])
     assert len(fake_lima.calls("create")) == 2
     prune(fake_lima)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -17,13 +17,13 @@ PACKAGE = "pytest_lima"
 # From the bottom up. A module may import its own room and those before it. The package itself
 # hands out names of the engine, so it counts as standing on top of it.
 ROOMS = (
-    "results", "errors", "realtime", "realfiles", "realsockets", "realthreads", "realprocesses",
-    "values", "settings", "hostpaths", "spec", "observer", "lima", "guest", "request", "ready",
-    "boot", "machine", "instance", "warm", "ownership", "", "cli", "plugin",
+    "errors", "realtime", "realfiles", "realsockets", "values", "settings", "spec", "observer",
+    "lima", "guest", "booted", "boot", "machine", "instance", "warm", "ownership", "", "cli",
+    "plugin",
 )  # fmt: skip
 
 OWNERS = {
-    "subprocess": "pytest_lima.realprocesses",
+    "subprocess": "pytest_lima.lima.process",
     "paramiko": "pytest_lima.guest.ssh",
     "tenacity": "pytest_lima.guest.readiness",
     "yaml": "pytest_lima.lima.lima_yaml",
@@ -80,20 +80,11 @@ def _targets(node: ast.AST, module: str, *, is_package: bool) -> Iterator[str]:
 @cache
 def imports(module: str) -> frozenset[str]:
     """What a module imports when it runs, at its top or inside functions."""
-    return _imports(module, _runtime_nodes)
-
-
-@cache
-def needs(module: str) -> frozenset[str]:
-    """Of our own modules, what a module imports, be it for types alone."""
-    return _imports(module, ast.walk) & MODULES.keys()
-
-
-def _imports(module: str, walk: Callable[[ast.AST], Iterable[ast.AST]]) -> frozenset[str]:
     path = MODULES[module]
+    tree = ast.parse(path.read_text())
     return frozenset(
         target
-        for node in walk(ast.parse(path.read_text()))
+        for node in _runtime_nodes(tree)
         for target in _targets(node, module, is_package=path.name == "__init__.py")
     )
 
@@ -104,8 +95,7 @@ def test_the_walk_sees_the_package() -> None:
     assert "pytest_lima.lima.process" in imports("pytest_lima.lima.limactl")
     # h2 is imported inside functions, and for types: the former counts.
     assert "h2.connection" in imports("pytest_lima.guest.answers")
-    assert "pytest_lima.results" not in imports("pytest_lima.errors")
-    assert "pytest_lima.results" in needs("pytest_lima.errors")
+    assert "pytest_lima.guest.commands" not in imports("pytest_lima.errors")
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if _room(name) != "plugin"])
@@ -117,7 +107,8 @@ def test_the_engine_works_without_pytest(module: str) -> None:
 def test_imports_go_downwards_only(module: str) -> None:
     assert _room(module) in ROOMS, "a room that isn't in the list: say where it stands"
     allowed = ROOMS[: ROOMS.index(_room(module)) + 1]
-    assert {name for name in needs(module) if _room(name) not in allowed} == set()
+    ours = {name for name in imports(module) if name.split(".")[0] == PACKAGE}
+    assert {name for name in ours if _room(name) not in allowed} == set()
 
 
 def test_no_import_goes_in_a_circle() -> None:
@@ -126,7 +117,7 @@ def test_no_import_goes_in_a_circle() -> None:
     def visit(module: str, path: tuple[str, ...]) -> None:
         assert module not in path, " -> ".join((*path, module))
         if module not in done:
-            for target in sorted(needs(module)):
+            for target in sorted(imports(module) & MODULES.keys()):
                 visit(target, (*path, module))
             done.add(module)
 
@@ -170,12 +161,6 @@ CHANNELS = "pytest_lima.guest.channels"
 def test_one_module_tells_the_time() -> None:
     users = {name for name in MODULES if imports(name) & {"time", "datetime"}}
     assert users == {CLOCK, IN_THE_GUEST}
-
-
-def test_one_module_starts_threads() -> None:
-    texts = {name: path.read_text() for name, path in MODULES.items()}
-    users = {name for name, text in texts.items() if "threading.Thread" in text}
-    assert users == {"pytest_lima.realthreads"}
 
 
 def test_nothing_runs_in_a_guest_without_the_sign_that_it_began() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from pytest_lima import boot as boots
 from pytest_lima.boot import Boot
+from pytest_lima.booted import Booted
 from pytest_lima.errors import (
     AcceleratorError,
     CommandError,
@@ -23,13 +24,10 @@ from pytest_lima.errors import (
     StartError,
 )
 from pytest_lima.guest import pinning, power, readiness
-from pytest_lima.guest.commands import run
+from pytest_lima.guest.commands import CommandResult, run
 from pytest_lima.guest.ssh import connect
 from pytest_lima.lima import engines, evidence, host, paths, template
 from pytest_lima.lima.accel import Accelerator
-from pytest_lima.ready import ReadyVM
-from pytest_lima.request import StartRequest
-from pytest_lima.results import CommandResult
 from pytest_lima.settings import resolve
 from pytest_lima.spec import MachineSpec
 
@@ -46,27 +44,24 @@ class Tries:
         self.fake = fake
         self.observer = observer
         self.name = paths.instance_name()
-        self.booted: list[ReadyVM] = []
+        self.booted: list[Booted] = []
 
     def create(self, spec: MachineSpec | None = None, timeout: float = 20) -> Boot:
         machine = host.inspect(resolve({}, os.environ, {}), os.environ)
         text = machine.limactl.template(self.fake.template())
-        spec = spec or MachineSpec()
-        filled = template.fill("t", text, spec, vmtype="qemu", arch=machine.arch)
-        boot = Boot(StartRequest(machine, self.name, spec, filled, timeout), self.observer)
+        filled = template.fill("t", text, spec or MachineSpec(), vmtype="qemu", arch=machine.arch)
+        boot = Boot(machine, self.name, filled, timeout, self.observer)
         yaml = paths.template_file(machine.limactl.home, self.name)
         yaml.write_text(filled.text)
-        boot.create(yaml)
+        boot.create(yaml, ())
         return boot
 
-    def start(self, boot: Boot) -> ReadyVM:
+    def start(self, boot: Boot) -> Booted:
         self.booted.append(boot.start())
         return self.booted[-1]
 
-    def reboot(self, timeout: float | None = None) -> ReadyVM:
-        """By another object than the one that has booted it, of which nothing is needed."""
-        vm = self.booted[-1]
-        self.booted.append(Boot(vm.request, self.observer).reboot(vm, timeout))
+    def reboot(self, boot: Boot, timeout: float | None = None) -> Booted:
+        self.booted.append(boot.reboot(self.booted[-1], timeout))
         return self.booted[-1]
 
     def fails(
@@ -110,7 +105,7 @@ def test_from_a_template_to_a_ready_guest_and_through_a_reboot(tries, observer) 
     assert observer.all("phase") == [
         "creating", "booting", "provisioning", "waiting for containerd and docker",
     ]  # fmt: skip
-    assert observer.all("ready") == []  # nobody can use it yet: its caller tells
+    assert observer.told[-1] == ("ready", tries.name)
     assert observer.all("warn") == []
     assert booted.keys.source == f"the console log {booted.info.dir / 'serial.log'}"
     known = folder / "known_hosts"
@@ -120,20 +115,23 @@ def test_from_a_template_to_a_ready_guest_and_through_a_reboot(tries, observer) 
     assert booted.forward and set(booted.forward.sockets) == {"docker", "containerd"}
     before = run(booted.connection, "cat /proc/sys/kernel/random/boot_id").stdout
 
-    again = tries.reboot()
+    again = tries.reboot(boot)
     assert not booted.connection.alive
     assert run(again.connection, "cat /proc/sys/kernel/random/boot_id").stdout != before
     assert again.keys == booted.keys
     assert again.forward and again.forward.sockets == booted.forward.sockets
     assert all(path.exists() for path in again.forward.sockets.values())
     assert "rebooting" in observer.all("phase")
-    assert again.request == booted.request and again.seconds != booted.seconds
+    assert len(observer.all("ready")) == 2
 
 
 def test_a_vm_reboots_also_after_limactl_was_stopped(tries) -> None:
     """As whoever lets go of a VM does with a `limactl start` that still waits."""
-    tries.start(tries.create()).starting.stop()
-    again = tries.reboot()
+    boot = tries.create()
+    booted = tries.start(boot)
+    booted.starting.stop()
+    boot._child = Ended(-15)
+    again = tries.reboot(boot)
     assert run(again.connection, "echo back").stdout == "back\n"
 
 
@@ -142,7 +140,7 @@ def test_a_vm_that_dies_while_it_reboots_is_told_at_once(tries, monkeypatch) -> 
     tries.start(boot)
     monkeypatch.setattr(boots.power, "reboot", lambda _: tries.fake.crash(tries.name))
     with pytest.raises(InstanceDiedError, match="has died"):
-        tries.reboot()
+        tries.reboot(boot)
 
 
 def test_one_that_was_woken_up_and_refuses_to_reboot_is_still_led_to(tries, monkeypatch) -> None:
@@ -155,10 +153,10 @@ def test_one_that_was_woken_up_and_refuses_to_reboot_is_still_led_to(tries, monk
         raise CommandError(CommandResult("reboot", 1, b"", b"no", 0.1))
 
     monkeypatch.setattr(boots.power, "reboot", refuse)
-    monkeypatch.setattr(Boot, "_lead_ssh_to", lambda _, address, port: led.append((address, port)))
-    tries.booted[-1] = replace(booted, booted_as=("pl-kept",))
+    monkeypatch.setattr(boot, "_lead_ssh_to", lambda address, port: led.append((address, port)))
+    woken = replace(booted, booted_as=("pl-kept",))
     with pytest.raises(CommandError):
-        tries.reboot()
+        boot.reboot(woken, None)
     port = booted.address.port
     assert led == [(boots.guest_address(("pl-kept", tries.name)), port),
                    (boots.guest_address(("pl-kept",)), port)]  # fmt: skip
@@ -184,7 +182,7 @@ def test_so_is_a_kernel_that_panics_before_the_connection_has_ended(tries, monke
 
     monkeypatch.setattr(boots.power, "reboot", reboot)
     with pytest.raises(InstanceDiedError, match="Fatal exception in interrupt"):
-        tries.reboot()
+        tries.reboot(boot)
 
 
 def test_without_keys_on_the_console_the_first_is_trusted_aloud(
@@ -282,12 +280,12 @@ def test_a_guest_that_ends_our_question_on_its_way_down_is_asked_again(tries, mo
         return ask(connection)  # type: ignore[arg-type]
 
     monkeypatch.setattr(power, "boot_id", boot_id)
-    assert tries.reboot().connection.alive
+    assert tries.reboot(boot).connection.alive
     assert not asked[1].alive  # type: ignore[attr-defined]
 
     monkeypatch.setattr(power, "reboot", lambda connection: connection.close())
     with pytest.raises(ReadyTimeoutError, match="no SSH after the reboot within"):
-        tries.reboot(timeout=0.5)
+        tries.reboot(boot, timeout=0.5)
 
 
 def test_an_accelerator_that_fails_ends_the_boot_at_once(tries) -> None:
@@ -330,12 +328,18 @@ def test_a_reboot_is_not_waited_for_longer_than_its_boot_tells(tries, monkeypatc
     monkeypatch.setattr(power, "_SHORTEST", 0.2)
     boot = tries.create(timeout=600)
     booted = tries.start(boot)
-    assert booted.cold_seconds == booted.seconds > 0
+    assert booted.cold_seconds is not None and 0 < booted.cold_seconds <= booted.seconds
     tries.booted[-1] = replace(booted, cold_seconds=0.1)
     monkeypatch.setattr(power, "reboot", lambda connection: connection.close())
-    with pytest.raises(ReadyTimeoutError, match="has not come back within 0 s") as caught:
-        tries.reboot()
+    with pytest.raises(ReadyTimeoutError, match="is not back 0 s after it was asked") as caught:
+        tries.reboot(boot)
     told = str(caught.value)
     assert "3 times the 0 s of its cold boot" in told and "reboot(timeout=…)" in told
     assert "no SSH after the reboot" in told
     assert "--lima-timeout" not in caught.value.remedy
+
+
+def test_what_keeps_it_knows_how_long_it_took_to_boot(tries) -> None:
+    seen: list[float | None] = []
+    tries.booted.append(tries.create().start(lambda booted: seen.append(booted.cold_seconds)))
+    assert seen == [tries.booted[-1].cold_seconds] and seen != [None]

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from pytest_lima.instance import Instance
 from pytest_lima.settings import DEFAULT_TEMPLATE, OPTIONS, Option
 
 ROOT = Path(__file__).parents[2]
@@ -95,13 +94,6 @@ def test_the_map_of_the_rooms_is_complete() -> None:
     rooms = section("CONTRIBUTING.md", "Rooms").split("| Library | Owner |")[0]
     named = {cells[0].strip("`") for cells in rows(rooms) if not cells[0].startswith("**")}
     assert named == modules
-
-
-def test_an_instance_has_what_its_page_tells_of_and_nothing_else() -> None:
-    page = (ROOT / "docs" / "instance.md").read_text()
-    told = set(re.findall(r"`(?:[a-z]+\.)?([a-z_]+)(?:\(.*?\))?`", page))
-    told |= set(re.findall(r"^(\w+)\(", page, re.MULTILINE))
-    assert {name for name in dir(Instance) if not name.startswith("_")} - told == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

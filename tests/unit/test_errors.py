@@ -9,7 +9,7 @@ import pytest
 
 from pytest_lima import errors
 from pytest_lima.errors import CommandError, CommandTimeoutError, LimaError, StartError
-from pytest_lima.results import CommandResult
+from pytest_lima.guest.commands import CommandResult
 
 KINDS = [
     kind for kind in vars(errors).values() if inspect.isclass(kind) and issubclass(kind, LimaError)
@@ -28,9 +28,9 @@ def test_the_drawing_of_the_tree_is_complete() -> None:
 
 
 def test_all_five_lines_in_order() -> None:
-    error = StartError("it broke", ran="limactl start x", seen="boom", remedy="fix it", log="/l")
+    error = StartError("it broke", ran="limactl start x", seen="boom", remedy="mend it", log="/l")
     assert str(error).splitlines() == [
-        "it broke", "  ran: limactl start x", "  seen: boom", "  do: fix it", "  log: /l",
+        "it broke", "  ran: limactl start x", "  seen: boom", "  do: mend it", "  log: /l",
     ]  # fmt: skip
 
 
@@ -40,7 +40,7 @@ def test_all_five_lines_in_order() -> None:
         ({}, ["it broke"]),
         ({"seen": ""}, ["it broke"]),
         ({"log": Path("/tmp/x")}, ["it broke", "  log: /tmp/x"]),
-        ({"remedy": "fix"}, ["it broke", "  do: fix"]),
+        ({"remedy": "mend"}, ["it broke", "  do: mend"]),
     ],
 )
 def test_lines_that_say_nothing_are_left_out(fields: dict[str, str], lines: list[str]) -> None:

@@ -60,10 +60,10 @@ def test_both_use_it(vm, tmp_path) -> None:
         vm.put(Path(__file__).parent, "/tmp/tree")
         vm.get("/tmp/tree", tmp_path / "back")
         check(answers.ping("docker", Path(vm.docker_host.removeprefix("unix://"))) == "OK")
-        check(vm.status() == "Running")
+        check(vm.status == "Running")
         vm.disconnect()
         check(vm.run("echo again").stdout == "again\n")
-        vm._detach()
+        vm.detach()
 
     for _ in range(2):
         forked(use)
@@ -181,7 +181,7 @@ def test_a_child_that_leaves_the_block_ends_nothing(fake_lima) -> None:
                 sys.exit(5)
             assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
             assert vm.run("echo parent").stdout == "parent\n"
-            assert vm.status() == "Running"
+            assert vm.status == "Running"
             assert Path(vm.docker_host.removeprefix("unix://")).exists()
     except SystemExit as error:
         if os.getpid() == parent:

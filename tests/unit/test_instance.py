@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import inspect
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,8 +14,7 @@ from pytest_lima.errors import (
     InstanceDiedError,
     LimaError,
 )
-from pytest_lima.guest import commands, readiness
-from pytest_lima.ownership import starting
+from pytest_lima.guest import readiness
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +33,7 @@ def test_what_it_knows_of_itself(vm, fake_lima) -> None:
     assert vm.dir == fake_lima.home / vm.name
     assert vm.run("whoami").stdout == f"{vm.user}\n"
     assert vm.boot_seconds > 0
-    assert vm.status() == "Running"
+    assert vm.status == "Running"
     assert repr(vm) == f"<Instance {vm.name} qemu {vm.arch}>"
     assert "Linux version" in vm.console_log()
     assert vm.limactl("list", "--format=json", vm.name).ok
@@ -59,7 +56,7 @@ def test_what_it_knows_of_itself(vm, fake_lima) -> None:
 
     assert vm.cloud_init_status()["status"] == "done"
     vm.run("rm /bin/cloud-init", user="root")
-    with pytest.raises(LimaError, match="cannot read cloud-init's status"):
+    with pytest.raises(LimaError, match="cloud-init's status can't be read"):
         vm.cloud_init_status()
 
 
@@ -83,14 +80,7 @@ def test_commands_and_files(vm, tmp_path) -> None:
     assert vm.read_bytes("/tmp/bytes") == b"\xff"
     with pytest.raises(UnicodeDecodeError):
         vm.read_text("/tmp/bytes")
-    vm.write_text("/etc/app.conf", "ü", user="root", mode=0o600)
-    assert vm.run("cat /etc/app.conf; stat -c %a /etc/app.conf").stdout == "ü600\n"
     vm.get("/tmp/text", str(tmp_path / "back"))
-    vm.put(str(tmp_path / "back"), "/etc/again", user="root")
-    assert vm.read_text("/etc/again") == "ü"
-    with pytest.raises(LimaError, match="write /etc/x as ghost in the guest failed") as caught:
-        vm.write_bytes("/etc/x", b"x", user="ghost")
-    assert caught.value.seen == "sudo: unknown user ghost"
     vm.put(str(tmp_path / "back"), "/tmp/again")
     assert vm.read_text("/tmp/again") == "ü"
 
@@ -106,40 +96,30 @@ def test_commands_and_files(vm, tmp_path) -> None:
     assert sorted(outputs) == sorted(f"{n}\n" for n in range(12))
 
 
-def test_run_has_all_that_says_how_a_command_is_run() -> None:
-    shown = inspect.signature(Instance.run).parameters
-    assert list(shown) == ["self", "command", "check", *commands.Options.__annotations__]
-    defaults = [shown[name].default for name in commands.Options.__annotations__]
-    assert defaults == [60.0, None, None, None, None, None]
-
-
-def test_a_connection_that_broke_is_made_again(vm) -> None:
+def test_a_connection_that_broke_is_made_again_and_a_vm_that_died_is_named(vm, fake_lima) -> None:
     vm.run("true")
     vm._link.get().close()
     assert vm.run("echo again").stdout == "again\n"
     forward = Path(vm.docker_host.removeprefix("unix://"))
     vm.disconnect()
     assert not forward.exists()
-    assert vm._ready.starting.poll() is not None
-    assert vm.status() == "Running"
+    assert vm._booted.starting.poll() is not None
+    assert vm.status == "Running"
     vm.disconnect()
     assert vm.run("echo back").stdout == "back\n"
 
-
-def test_a_vm_that_died_is_named(vm, fake_lima) -> None:
-    vm.run("true")
     fake_lima.crash(vm.name)
     for use in (lambda: vm.run("true"), lambda: vm.read_bytes("/etc/hostname"), vm.reboot,
                 lambda: vm.put(Path(__file__), "/tmp/x")):  # fmt: skip
         with pytest.raises(InstanceDiedError, match=f"the VM {vm.name} has died"):
             use()
-    assert vm.status() == "Stopped"
+    assert vm.status == "Stopped"
     vm.limactl("delete", "--force", vm.name)
-    assert vm.status() == "Gone"
+    assert vm.status == "Gone"
 
 
 def test_after_a_reboot_it_is_the_same(vm, monkeypatch) -> None:
-    host, before = vm.docker_host, vm._ready.connection
+    host, before = vm.docker_host, vm._booted.connection
     seconds = vm.boot_seconds
     vm.reboot()
     assert not before.alive
@@ -152,47 +132,7 @@ def test_after_a_reboot_it_is_the_same(vm, monkeypatch) -> None:
         booted.connection.close()  # type: ignore[attr-defined]
         raise LimaError("it failed")
 
-    monkeypatch.setattr(vm._owner, "reboot", fails)
+    monkeypatch.setattr(vm._boot, "reboot", fails)
     with pytest.raises(LimaError, match="it failed"):
         vm.reboot()
     assert vm.run("echo still").stdout == "still\n"
-
-
-def test_a_commands_time_is_that_of_the_login_too(vm, fake_lima) -> None:
-    held = fake_lima.hold_logins(vm.name)
-    vm._link.close()  # as a lost one is
-    begun = time.monotonic()
-    with pytest.raises(
-        CommandTimeoutError, match="within 0.5 s: the guest has not let us"
-    ) as caught:
-        vm.run("touch /tmp/ran", timeout=0.5)
-    assert time.monotonic() - begun < 5
-    assert "raise timeout= if it is busy" in str(caught.value)
-    held.unlink()
-    assert vm.run("test -e /tmp/ran", check=False).returncode == 1
-
-
-def test_after_its_end_it_says_who_has_ended_it(fake_lima) -> None:
-    with lima_instance() as vm:
-        vm.run("true")
-    with pytest.raises(InstanceDiedError, match=r"was given back at \d\d:\d\d:\d\d") as caught:
-        vm.run("true")
-    assert "OOM" not in str(caught.value) and "`with`" in str(caught.value)
-
-
-class Interrupt(BaseException):
-    pass
-
-
-def test_after_a_reset_that_was_interrupted_it_says_so(vm, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*args: object) -> None:
-        raise Interrupt
-
-    monkeypatch.setattr(starting, "start_anew", interrupt)
-    with pytest.raises(Interrupt):
-        vm.reset()
-    with pytest.raises(
-        InstanceDiedError, match=r"was ended by a reset\(\) that was broken off at .*Interrupt"
-    ) as caught:
-        vm.run("true")
-    assert "OOM" not in str(caught.value)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
-import threading
 from pathlib import Path
-from unittest import mock
 
 import pytest
 from pyfakefs.fake_filesystem_unittest import Patcher
@@ -60,43 +57,3 @@ def test_processes_are_those_of_this_host(monkeypatch: pytest.MonkeyPatch) -> No
         assert realfiles.pid() == mine
         realfiles.kill(child.pid, signal.SIGKILL)
         assert child.wait(10) == -signal.SIGKILL
-
-
-def test_what_a_test_has_replaced_stands_aside_and_comes_back(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("real")
-    with (
-        mock.patch("builtins.open", mock.mock_open(read_data="mocked")) as opened,
-        mock.patch("pathlib.Path.exists", return_value=False),
-        mock.patch("pathlib.Path.cwd", return_value=tmp_path) as cwd,
-        mock.patch("os.replace") as replace,
-        mock.patch("shutil.rmtree", side_effect=OSError),
-    ):
-        with pytest.raises(KeyError), realfiles.aside():
-            with open(tmp_path / "file") as file:  # noqa: PTH123 - what is patched
-                assert file.read() == "real"
-            assert (tmp_path / "file").exists() and Path.cwd() != tmp_path
-            os.replace(tmp_path / "file", tmp_path / "moved")  # noqa: PTH105
-            with realfiles.aside():
-                (tmp_path / "folder").mkdir()
-                shutil.rmtree(tmp_path / "folder")
-            assert (tmp_path / "moved").read_text() == "real"
-            raise KeyError
-        assert open is opened and not (tmp_path / "moved").exists()
-        assert Path.cwd() == tmp_path and os.replace is replace
-        assert cwd.called and not replace.called
-    assert (tmp_path / "moved").exists() and Path.cwd() != tmp_path
-
-
-def test_a_thread_leaves_all_as_it_is(tmp_path: Path) -> None:
-    """What a test has replaced is put back by the main thread, maybe at this moment."""
-    seen: list[bool] = []
-
-    def look() -> None:
-        with realfiles.aside():
-            seen.append(tmp_path.exists())
-
-    with mock.patch("pathlib.Path.exists", return_value=False):
-        thread = threading.Thread(target=look)
-        thread.start()
-        thread.join(10)
-    assert seen == [False]

@@ -96,11 +96,11 @@ def test_repeatable_values_are_one_per_line() -> None:
     [
         ("vmtype", "wsl2", "one of auto, vz, qemu"),
         ("vmtype", "QEMU", "one of auto, vz, qemu"),
-        ("cpus", "0", "a whole number, 1 or more"),
-        ("cpus", "-1", "a whole number, 1 or more"),
-        ("cpus", "1.5", "a whole number, 1 or more"),
-        ("cpus", "two", "a whole number, 1 or more"),
-        ("cpus", "²", "a whole number, 1 or more"),
+        ("cpus", "0", "a whole number from 1"),
+        ("cpus", "-1", "a whole number from 1"),
+        ("cpus", "1.5", "a whole number from 1"),
+        ("cpus", "two", "a whole number from 1"),
+        ("cpus", "²", "a whole number from 1"),
         ("memory", "0", "a size such as 2, 2GiB or 512MiB"),
         ("memory", "-2", "a size such as"),
         ("memory", "2 TiB", "a size such as"),
@@ -114,8 +114,8 @@ def test_repeatable_values_are_one_per_line() -> None:
         ("param", "novalue", "KEY=VALUE"),
         ("param", "1a=b", "KEY=VALUE"),
         ("param", "=b", "KEY=VALUE"),
-        ("home", "   ", "a non-empty string"),
-        ("template", "   ", "a non-empty string"),
+        ("home", "   ", "a text that is not empty"),
+        ("template", "   ", "a text that is not empty"),
     ],
 )
 def test_a_bad_value_names_its_source_and_what_is_accepted(name, text, accepted) -> None:
@@ -129,7 +129,7 @@ def test_a_bad_value_names_its_source_and_what_is_accepted(name, text, accepted)
             resolve(*sources)
         message = str(caught.value)
         assert message.startswith(f"{where}: ")
-        assert f"is not accepted; expected {accepted}" in message
+        assert f"is not accepted; give {accepted}" in message
         assert caught.value.__context__ is None or caught.value.__suppress_context__
 
 
@@ -140,35 +140,6 @@ def test_a_bad_variable_is_named() -> None:
 
 def test_a_bad_value_in_a_source_that_loses_does_no_harm() -> None:
     assert resolve({"cpus": "2"}, {"PYTEST_LIMA_CPUS": "junk"}, {}).cpus == 2
-
-
-@pytest.mark.parametrize(
-    ("variable", "meant"),
-    [
-        ("PYTEST_LIMA_CPU", "PYTEST_LIMA_CPUS"),
-        ("PYTEST_LIMA_TEMPLATES", "PYTEST_LIMA_TEMPLATE"),
-        ("PYTEST_LIMA_VM_TYPE", "PYTEST_LIMA_VMTYPE"),
-        ("PYTEST_LIMA_Cpus", "PYTEST_LIMA_CPUS"),
-        ("PYTEST_LIMA_MAXVMS", "PYTEST_LIMA_MAX_VMS"),
-    ],
-)
-def test_a_misspelt_variable_is_refused(variable: str, meant: str) -> None:
-    with pytest.raises(TemplateError) as caught:
-        resolve({}, {variable: "1"}, {})
-    assert str(caught.value) == f"{variable}: there is no such option; did you mean {meant}?"
-
-
-@pytest.mark.parametrize(
-    "variable",
-    ["PYTEST_LIMA_ENGINE_CACHE", "PYTEST_LIMA_KILLS", "PYTEST_LIMA_KILLS_WHEN_READY",
-     "PYTEST_LIMA_SOAK", "PYTEST_LIMA_PLAYGROUND", "PYTEST_LIMA", "LIMA_CPU", "CPU"],
-)  # fmt: skip
-def test_other_variables_are_others(variable: str) -> None:
-    assert resolve({}, {variable: "1"}, {}) == resolve({}, {}, {})
-
-
-def test_a_misspelt_variable_that_is_empty_says_nothing() -> None:
-    assert resolve({}, {"PYTEST_LIMA_CPU": ""}, {}) == resolve({}, {}, {})
 
 
 def test_params_split_at_the_first_equals_sign() -> None:

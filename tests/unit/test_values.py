@@ -41,11 +41,11 @@ def test_a_count_may_be_none() -> None:
     ("parse", "texts", "accepted"),
     [
         (values.gib, ["", "0", "-2", "2 TiB", "1e3", "9" * 400], "a size such as 2, 2GiB"),
-        (values.at_least_one, ["0", "-1", "1.5", "two", "²"], "a whole number, 1 or more"),
-        (values.count, ["-1", "1.5", "", "²"], "a whole number, 0 or more"),
+        (values.at_least_one, ["0", "-1", "1.5", "two", "²"], "a whole number from 1"),
+        (values.count, ["-1", "1.5", "", "²"], "a whole number from 0"),
         (values.positive, ["0", "-1", "nan", "inf", "10s"], "a number above 0"),
         (values.switch, ["maybe", "2", ""], "one of on, yes, true, 1, off"),
-        (values.not_empty, ["", " \n"], "a non-empty string"),
+        (values.not_empty, ["", " \n"], "a text that is not empty"),
         (values.pair, ["novalue", "1a=b", "=b"], "KEY=VALUE"),
         (values.one_of("a", "b"), ["c", "A", ""], "one of a, b"),
     ],
@@ -65,13 +65,6 @@ def test_what_is_not_accepted_is_told_what_is(parse, texts: list[str], accepted:
         ("memory = 4GiB", '.memory = "4GiB"'),
         ("cpus=2", ".cpus = 2"),
         ("plain=false", ".plain = false"),
-        ("plain=on", ".plain = true"),
-        ("nestedVirtualization=True", ".nestedVirtualization = true"),
-        ("upgradePackages = NO", ".upgradePackages = false"),
-        ("ssh.forwardAgent=yes", ".ssh.forwardAgent = true"),
-        ("mounts[10].writable=1", ".mounts[10].writable = true"),
-        ("env.plain=on", '.env.plain = "on"'),
-        ("param.tpm=True", '.param.tpm = "True"'),
         ("ssh.localPort=60022", ".ssh.localPort = 60022"),
         ("mounts[0].writable=true", ".mounts[0].writable = true"),
         ('env.A="x y"', '.env.A = "x y"'),
@@ -92,5 +85,5 @@ def test_an_expression_may_be_key_and_value(text: str, expression: str) -> None:
 
 
 def test_an_empty_expression() -> None:
-    with pytest.raises(ValueError, match="non-empty"):
+    with pytest.raises(ValueError, match="not empty"):
         values.expression("  ")

@@ -14,7 +14,7 @@ from pytest_lima.cli import main
 from pytest_lima.errors import CleanupError
 from pytest_lima.guest.identity import Kept
 from pytest_lima.ownership.ledger import Ledger
-from pytest_lima.ownership.record import State
+from pytest_lima.ownership.record import READY
 from pytest_lima.warm.golden import Golden
 from pytest_lima.warm.store import Store
 
@@ -31,12 +31,12 @@ def orphan(name: str) -> None:
     record = ledger.read(name)
     assert record is not None
     dead = replace(record.owner, started=1.0)
-    ledger.write(replace(record, owner=dead, starter=dead, leases=(), state=State.READY))
+    ledger.write(replace(record, owner=dead, starter=dead, leases=(), state=READY))
 
 
 def test_with_nothing_there(fake_lima, capsys) -> None:
     assert main(["list"]) == 0
-    assert capsys.readouterr().out == "there are no instances of pytest-lima\n"
+    assert capsys.readouterr().out == "no instances of pytest-lima\n"
     assert main(["prune"]) == 0
     assert capsys.readouterr().out == "nothing to remove\n"
     assert main(["list", "--json"]) == main(["prune", "--json"]) == 0
@@ -49,7 +49,7 @@ def test_list_says_who_owns_and_who_uses_what(fake_lima, capsys) -> None:
         heading, row = capsys.readouterr().out.splitlines()
         assert heading.split() == ["NAME", "STATE", "VM", "OWNER", "USERS", "WHAT"]
         assert row.split()[:5] == [vm.name, "ready", "running", str(os.getpid()), str(os.getpid())]
-        assert "cpus 2, memory 1024 MiB" in row
+        assert "cpus 2, memory 1.0" in row
         assert main(["list", "--json"]) == 0
         [entry] = lines(capsys)
         assert (entry["name"], entry["users"], entry["orphan"]) == (vm.name, [os.getpid()], False)
@@ -98,9 +98,9 @@ def test_what_is_no_record_is_told(fake_lima, capsys) -> None:
     (folder / "pl-x.json").write_text('{"version": 99}')
     capsys.readouterr()
     assert main(["list"]) == 0
-    assert "pl-x.json can't be read: it has version 99" in capsys.readouterr().out
+    assert "pl-x.json can't be read: it is of version 99" in capsys.readouterr().out
     assert main(["list", "--json"]) == 0
-    assert lines(capsys)[0]["problem"].startswith("it has version 99")
+    assert lines(capsys)[0]["problem"].startswith("it is of version 99")
 
 
 def test_what_is_kept_for_warm_starts_is_listed_and_removed(fake_lima, capsys) -> None:
@@ -115,7 +115,7 @@ def test_what_is_kept_for_warm_starts_is_listed_and_removed(fake_lima, capsys) -
         ))  # fmt: skip
     assert main(["list"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "there are no instances of pytest-lima",
+        "no instances of pytest-lima",
         "golden kkkkkkkkkkkk  2 MiB  not in use  template:debian",
     ]
     assert main(["list", "--json"]) == 0
@@ -125,7 +125,7 @@ def test_what_is_kept_for_warm_starts_is_listed_and_removed(fake_lima, capsys) -
     assert capsys.readouterr().out == "removed golden kkkkkkkkkkkk, 2 MiB, template:debian\n"
     assert store.all() == []
     assert main(["prune", "--golden"]) == 0
-    assert capsys.readouterr().out == "there are no golden images\n"
+    assert capsys.readouterr().out == "nothing is kept for warm starts\n"
 
 
 @pytest.mark.parametrize("command", [["list"], ["list", "--json"], ["prune", "--golden"]])
@@ -158,6 +158,6 @@ def test_bake_says_why_a_vm_cannot_be_kept(fake_lima, capsys) -> None:
     told = capsys.readouterr()
     assert told.out == ""
     assert "booting" in told.err
-    assert "no golden image can be made of" in told.err
+    assert "can't be kept for warm starts" in told.err
     assert "no QMP socket" in told.err
     fake_lima.assert_clean()

@@ -89,8 +89,8 @@ def test_no_two_are_alike(waking: Waking) -> None:
 @pytest.mark.parametrize(
     ("facts", "problem"),
     [
-        ({"memory": "another"}, "its memory is not that of the golden image"),
-        ({"disk": ""}, "its disk is not that of the golden image"),
+        ({"memory": "another"}, "its memory is not the kept one"),
+        ({"disk": ""}, "its disk is not the kept one"),
         ({"problem": "Operation not permitted"}, "Operation not permitted"),
     ],
 )
@@ -102,7 +102,7 @@ def test_a_doubtful_guest_is_refused(waking: Waking, facts: dict[str, str], prob
 
 def test_one_that_hangs_up_is_told_so(waking: Waking) -> None:
     waking.answer = b""
-    with pytest.raises(StartError, match="closed the connection without an answer"):
+    with pytest.raises(StartError, match="hung up without a word"):
         wake(waking.path)
 
 
@@ -111,13 +111,13 @@ def test_one_that_hangs_up_is_told_so(waking: Waking) -> None:
 )
 def test_an_answer_that_is_none(waking: Waking, answer: bytes) -> None:
     waking.answer = answer
-    with pytest.raises(StartError, match=r"did not resume\n.*once\.sock"):
+    with pytest.raises(StartError, match=r"did not wake up\n.*once\.sock"):
         wake(waking.path)
 
 
 def test_something_else_there(waking: Waking) -> None:
     waking.greeting = b"SSH-2.0-OpenSSH_9.2\r\n"
-    with pytest.raises(StartError, match="did not resume"):
+    with pytest.raises(StartError, match="did not wake up"):
         wake(waking.path)
     assert waking.asked == []
 
@@ -125,7 +125,7 @@ def test_something_else_there(waking: Waking) -> None:
 def test_one_that_never_ends_its_answer(waking: Waking) -> None:
     waking.drips = True
     begun = time.monotonic()
-    with pytest.raises(StartError, match="took too long|timed out"):
+    with pytest.raises(StartError, match="goes on for too long|timed out"):
         wake(waking.path, timeout=0.5)
     assert time.monotonic() - begun < 10
 
@@ -139,7 +139,7 @@ def test_what_does_not_listen_yet_is_asked_again(short_path: Path) -> None:
 
 
 def test_nobody_there(short_path: Path) -> None:
-    with pytest.raises(StartError, match="did not resume"):
+    with pytest.raises(StartError, match="did not wake up"):
         wake(short_path / "once.sock")
 
 
@@ -226,7 +226,7 @@ def test_the_guest_s_python_is_looked_for(guest: Guest, connection: Connection) 
 
 def test_one_that_had_ended_before_is_told(guest: Guest, connection: Connection) -> None:
     guest.answer = Keeping(killed=1)
-    with pytest.raises(LimaError, match="ended before"):
+    with pytest.raises(LimaError, match="had ended before"):
         with identity.keeping(connection, "lima-pl-1"):
             pass
 
@@ -250,6 +250,6 @@ def test_a_guest_that_hangs_up(guest: Guest, connection: Connection) -> None:
         return True
 
     guest.answer = hang_up
-    with pytest.raises(LimaError, match="can't be saved|connection"):
+    with pytest.raises(LimaError, match="can't be kept|connection"):
         with identity.keeping(connection, "lima-pl-1"):
             pass

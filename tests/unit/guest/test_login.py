@@ -8,15 +8,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, cast
-from unittest import mock
 
 import pytest
 
-from pytest_lima import realthreads
 from pytest_lima.errors import ConnectionLostError, HostKeyError
 from pytest_lima.guest.address import Address
-from pytest_lima.guest.link import Link
-from pytest_lima.guest.login import Login, LoginTimeoutError
+from pytest_lima.guest.login import Login
 from pytest_lima.guest.readiness import Waiting
 from pytest_lima.guest.ssh import Connection, Hold, connect
 
@@ -91,7 +88,7 @@ def test_one_that_is_given_up_ends_at_once_and_waits_for_nothing(guest, silent, 
         assert peer.recv(4) == b"SSH-"
         begun = time.monotonic()
         login.close()
-        with pytest.raises(ConnectionLostError, match="cancelled"):
+        with pytest.raises(ConnectionLostError, match="given up"):
             login.get()
         assert time.monotonic() - begun < 2
         while peer.recv(4096):  # to the end of it
@@ -113,58 +110,6 @@ def test_one_that_comes_too_late_is_closed(until) -> None:
     assert until(lambda: not made.alive)
     with pytest.raises(ConnectionLostError):
         login.get()
-
-
-def test_it_is_waited_for_no_longer_than_its_caller_wants(guest) -> None:
-    may_go_on = threading.Event()
-
-    def open_(hold: Hold) -> Connection:
-        assert may_go_on.wait(10)
-        return connect(guest.address, guest.keys, hold)
-
-    login = Login.begin(open_)
-    begun = time.monotonic()
-    with pytest.raises(LoginTimeoutError):
-        login.get(begun + 0.1)
-    assert 0.1 <= time.monotonic() - begun < 2
-    may_go_on.set()  # it has gone on for others
-    assert login.get(begun + 10).alive
-    assert login.get(begun).alive  # it is made
-    login.close()
-
-
-def test_one_that_never_comes_to_its_end_is_given_up(until) -> None:
-    may_go_on, made = threading.Event(), FakeConnection()
-
-    def open_(_: Hold) -> Any:
-        assert may_go_on.wait(10)
-        return made
-
-    login = Login.begin(open_, 0.1)
-    with pytest.raises(ConnectionLostError, match="has not ended within 0.1 s"):
-        login.get()
-    assert login.failed and not login.lost
-    may_go_on.set()
-    assert until(lambda: not made.alive)
-
-
-@pytest.mark.parametrize("name", ["threading.Thread", "threading.Thread.start"])
-def test_its_thread_is_a_real_one(name: str) -> None:
-    with mock.patch(name):
-        login = Login.begin(lambda _: cast("Connection", FakeConnection()))
-        assert login.get(time.monotonic() + 10).alive
-
-
-def test_none_is_waited_for_that_no_thread_makes(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: object) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(realthreads.RealThread, "start", refuse)
-    link = Link(lambda _: cast("Connection", FakeConnection()))
-    with pytest.raises(RuntimeError, match="can't start"):
-        link.get()
-    monkeypatch.undo()
-    assert link.get().alive
 
 
 def test_an_attempt_that_begins_too_late_leaves_nothing_open(guest, silent, until) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from pytest_lima.errors import CommandError, ReadyTimeoutError
 from pytest_lima.guest import power
-from pytest_lima.results import CommandResult
+from pytest_lima.guest.commands import CommandResult
 
 
 class Closable:
@@ -45,11 +45,11 @@ def test_a_guest_that_refuses_to_reboot(monkeypatch) -> None:
 @pytest.mark.parametrize(
     ("asked", "cold", "slowness", "seconds", "why"),
     [
-        (5.0, 80.0, 10.0, 5.0, "the timeout of reboot(timeout=…)"),
+        (5.0, 80.0, 10.0, 5.0, "those of reboot(timeout=…)"),
         (None, 80.0, 10.0, 240.0, "3 times the 80 s of its cold boot"),
-        (None, 5.0, 1.0, 60.0, "at least 60 s"),
-        (None, None, 1.0, 120.0, "cold boot time is unknown"),
-        (None, None, 10.0, 1200.0, "cold boot time is unknown"),
+        (None, 5.0, 1.0, 60.0, "and 60 at least"),
+        (None, None, 1.0, 120.0, "cold boot was not seen"),
+        (None, None, 10.0, 1200.0, "cold boot was not seen"),
         (None, 5000.0, 10.0, 6000.0, "--lima-timeout"),
     ],
 )
@@ -66,6 +66,6 @@ def test_a_wait_that_was_too_long_says_how_long_and_why() -> None:
     with pytest.raises(ReadyTimeoutError) as caught, patience.explained("pl-1"):
         raise ReadyTimeoutError("no SSH", seen="refused", remedy="raise --lima-timeout", log="/l")
     told = str(caught.value)
-    assert "pl-1 has not come back within 240 s of reboot()" in told
+    assert "pl-1 is not back 240 s after it was asked to reboot" in told
     assert "no SSH; refused" in told and "80 s of its cold boot" in told and "/l" in told
     assert "raise --lima-timeout" not in told

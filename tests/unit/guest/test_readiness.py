@@ -67,7 +67,7 @@ class TestUntil:
         assert "raise --lima-timeout" in str(caught.value)
 
     def test_without_anything_seen_it_says_so(self) -> None:
-        with pytest.raises(ReadyTimeoutError, match="nothing useful"):
+        with pytest.raises(ReadyTimeoutError, match="nothing that helps"):
             waiting(0).until("x", lambda: None)
 
     @pytest.mark.parametrize("error", [StartError("dead"), KeyboardInterrupt(), ValueError("x")])
@@ -93,7 +93,7 @@ class TestUntil:
 
         def attempt() -> None:
             lost.append(1)
-            raise ConnectionLostError("the SSH connection to the guest is lost")
+            raise ConnectionLostError("the SSH connection to the guest is gone")
 
         def alive() -> None:
             if lost:
@@ -185,7 +185,7 @@ def test_a_script_that_failed_is_named_with_its_last_lines(connection, guest, tm
     seen = (error.seen or "").splitlines()
     assert seen[-1] == "E: no package nosuch"
     assert len(seen) == 12
-    assert "fix the script" in str(error)
+    assert "mend the script" in str(error)
     assert (tmp_path / "kept.log").read_text() == log
 
 

@@ -139,7 +139,7 @@ def test_a_session_that_failed_is_free_again(connection) -> None:
 )
 def test_what_needs_a_lost_connection_says_so(guest, connection, use) -> None:
     connection.close()
-    with pytest.raises(ConnectionLostError, match="the SSH connection to the guest is lost"):
+    with pytest.raises(ConnectionLostError, match="the SSH connection to the guest is gone"):
         with use(connection):
             pytest.fail("there is no connection")
 

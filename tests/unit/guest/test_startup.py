@@ -115,7 +115,7 @@ def test_those_that_never_end_are_named_and_nothing_runs_later(
 ) -> None:
     bashrc.write_text(f"echo waiting\nuntil [ -e {guest.root}/go ]; do sleep 0.05; done\n"
                       f"touch {guest.root}/gone\n")  # fmt: skip
-    with pytest.raises(CommandTimeoutError, match="had not started it") as caught:
+    with pytest.raises(CommandTimeoutError, match="had not begun it") as caught:
         run(connection, f"touch {guest.root}/ran; echo $$", timeout=0.7, **given)
     assert "startup files" in str(caught.value)
     assert "seen: waiting" in str(caught.value)
@@ -152,7 +152,7 @@ def test_directories_come_and_go_past_them(connection, bashrc, guest, tmp_path) 
 @pytest.mark.parametrize("said", [b"motd of the day\n", b"\n", b"hi"])
 def test_what_they_print_before_sftp_is_shown(connection, guest, said: bytes) -> None:
     guest.transports[-1].subsystem_table["sftp"] = (Speaking, (), {"said": said})
-    with pytest.raises(LimaError, match="SFTP server.*did not start") as caught:
+    with pytest.raises(LimaError, match="SFTP server.*did not begin") as caught:
         files.read_bytes(connection, "/etc/hostname")
     assert "startup files" in str(caught.value)
     assert connection.alive

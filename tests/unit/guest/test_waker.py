@@ -224,7 +224,7 @@ def test_a_disk_behind_a_cache_is_not_kept(
 
     one = Waker(str(root), "the token")
     monkeypatch.setattr(one, "token_on_disk", read)
-    with pytest.raises(UnfitError, match="past the page cache"):
+    with pytest.raises(UnfitError, match="past its memory"):
         one.keep(os.getuid())
 
 

@@ -127,7 +127,7 @@ def test_a_device_that_cannot_be_used_is_not_tried(qemu, kvm, tools_env, looks, 
 def test_no_qemu_is_a_problem_with_words(kvm, tools_env) -> None:
     # PATH of its own: the machine may have a QEMU.
     warning = accel.choose("auto", NATIVE, NATIVE, {"PATH": "/nonexistent"}).warning or ""
-    assert "cannot run qemu-system-x86_64: No such file" in warning
+    assert "qemu-system-x86_64 can't be run: No such file" in warning
 
 
 def test_software_emulation_that_was_asked_for_is_no_warning(qemu, kvm, tools_env) -> None:

@@ -9,9 +9,9 @@ from pytest_lima.lima import causes
 SAID = [
     # QEMU
     ("qemu-system-x86_64: -netdev user,id=net0,hostfwd=tcp:127.0.0.1:60022-:22: Could not set up "
-     "host forwarding rule 'tcp:127.0.0.1:60022-:22'", "another process uses that port"),
+     "host forwarding rule 'tcp:127.0.0.1:60022-:22'", "another process has that port"),
     ("failed to listen tcp: listen tcp 127.0.0.1:5355: bind: address already in use",
-     "another process uses that port"),
+     "another process has that port"),
     ("Could not access KVM kernel module: Permission denied\nqemu-system-x86_64: -accel kvm: "
      "failed to initialize kvm: Permission denied", "let this user open /dev/kvm"),
     ("Could not access KVM kernel module: No such file or directory", "load its module"),
@@ -69,7 +69,7 @@ SAID = [
     ('failed to download `https://h/d`: Get "https://h/d": tls: failed to verify certificate: '
      "x509: certificate signed by unknown authority", "SSL_CERT_FILE"),
     ("failed to download `https://h/d`: unexpected HTTP status Not Found, body=``",
-     "no longer exists there"),
+     "isn't there any more"),
     ("failed to download `https://h/d`: unexpected HTTP status Service Unavailable, body=``",
      "try later"),
     ("failed to download `https://github.com/containerd/nerdctl/releases/download/v2/nerdctl-full-2"
@@ -100,7 +100,7 @@ SAID = [
     ("instance name `x` too long: `/h/x/ssh.sock.1` must be less than UNIX_PATH_MAX=108 characters",
      "--lima-home"),
     ("failed to run attach disk `data`, in use by instance `other`", "another VM uses that disk"),
-    ("open /images/d.qcow2: permission denied", "let this user access what it names"),
+    ("open /images/d.qcow2: permission denied", "let this user use what it names"),
     ("open /h/x/disk: too many open files", "ulimit -n"),
 ]  # fmt: skip
 

@@ -155,5 +155,5 @@ def test_paths_of_a_templates_engine_are_filled_in() -> None:
     spaced = "/run/{{ .Name }}/{{- .Hostname -}}/{{ .Param.dir }}/docker.sock"
     expanded = engines.expand(spaced, user, "pl-1", {"dir": "x"})
     assert expanded == "/run/pl-1/lima-pl-1/x/docker.sock"
-    with pytest.raises(TemplateError, match="in the guest: /run/{{.Param.dir}}"):
+    with pytest.raises(TemplateError, match="can't be told: /run/{{.Param.dir}}"):
         engines.expand("/run/{{.Param.dir}}", user)

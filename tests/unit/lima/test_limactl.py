@@ -8,7 +8,6 @@ import pytest
 
 from pytest_lima.errors import (
     CleanupError,
-    HostError,
     LimactlMissingError,
     LimactlVersionError,
     LimaError,
@@ -113,7 +112,7 @@ def test_versions_that_are_too_old(fake, version: str) -> None:
     ],
 )
 def test_versions_that_cannot_be_read(fake, script: str, seen: str) -> None:
-    with pytest.raises(LimactlVersionError, match="cannot parse limactl's version") as caught:
+    with pytest.raises(LimactlVersionError, match="doesn't tell its version") as caught:
         fake(script).version()
     assert f"  seen: {seen}" in str(caught.value).splitlines()
 
@@ -128,20 +127,11 @@ def test_a_limactl_that_hangs_is_told_so(fake, monkeypatch: pytest.MonkeyPatch) 
 def test_a_limactl_that_cannot_be_run_is_an_error_of_ours(fake, use) -> None:
     lima = fake()
     Path(lima.path).write_text("#!/no/such/interpreter\n")
-    with pytest.raises(LimactlMissingError, match=r"(?s)cannot run .*\n.*No such file"):
+    with pytest.raises(LimactlMissingError, match=r"(?s)can't be run\n.*No such file"):
         use(lima)
     Path(lima.path).unlink()
-    with pytest.raises(LimactlMissingError, match="cannot run"):
+    with pytest.raises(LimactlMissingError, match="can't be run"):
         use(lima)
-
-
-def test_a_missing_folder_for_temporary_files_is_no_fault_of_limactls(
-    fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lima = fake("echo limactl version 2.2.0")
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
-    with pytest.raises(HostError, match=r"(?s)couldn't start .*No such file.*gone.*TMPDIR"):
-        lima.version()
 
 
 def test_the_environment_is_scrubbed(fake) -> None:
@@ -272,7 +262,7 @@ def test_inspect_of_an_unknown_instance(fake) -> None:
     "answer", ["", "[]", "null", '{"name": "pl-1"}', json.dumps({**ENTRY, "memory": "2GiB"})]
 )
 def test_inspect_of_an_answer_that_cannot_be_read(fake, answer: str) -> None:
-    with pytest.raises(LimaError, match="cannot read limactl's list for pl-1"):
+    with pytest.raises(LimaError, match="list can't be read for pl-1"):
         fake(f"echo '{answer}'").inspect("pl-1")
 
 

@@ -25,7 +25,7 @@ def host_ip(address: object, **more: Any) -> dict[str, Any]:
 OUTSIDE = [
     ({"copyToHost": [{"guest": "/a", "host": "/b"}]}, "copyToHost writes files on this host"),
     ({"provision": [{"mode": "ansible", "playbook": "x"}]}, "mode ansible runs a playbook"),
-    (socket("/home/me/.bashrc"), "Lima removes what is at hostSocket /home/me/.bashrc"),
+    (socket("/home/me/.bashrc"), "Lima removes what lies at hostSocket /home/me/.bashrc"),
     (socket("{{.Dir}}/../x"), "hostSocket"),
     (socket("{{.Dir}}/sock/../../x"), "hostSocket"),
     (socket("{{.Dir}}x"), "hostSocket"),
@@ -52,7 +52,7 @@ OUTSIDE = [
     (host_ip("::ffff:0.0.0.0"), "opens"),
     (host_ip("::ffff:192.0.2.1"), "opens"),
     (host_ip("0.0.0.0", ignore=True, static=True), "opens"),
-    *((host_ip(odd), "is not an IP address, such as 127.0.0.1")
+    *((host_ip(odd), "is no IP address, such as 127.0.0.1")
       for odd in ("localhost", "127.1", "0", 0, "0x7f.0.0.1", "127.0.0.01", " 127.0.0.1", "::1%lo",
                   "127.0.0.1/8", "*", ["127.0.0.1"], True)),
     ({"base": "template:_images/debian"}, "base in the overrides"),
@@ -85,7 +85,7 @@ def test_all_reasons_are_given_at_once_and_the_one_override_that_lifts_them() ->
     }
     with pytest.raises(TemplateError, match=r"copyToHost.*; .*ansible.*; hostIP.*; a reverse") as c:
         refuse(**content)
-    assert c.value.remedy.startswith("remove that entry from a copy of the template")
+    assert c.value.remedy.startswith("take that entry out of a copy of the template")
     assert lift_of(c.value) == {
         "copyToHost": [], "portForwards": [{"guestPort": 81, "ignore": False}]
     }  # fmt: skip

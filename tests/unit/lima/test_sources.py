@@ -71,7 +71,6 @@ def test_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         ("dcoker", "there is no file dcoker in {}; did you mean template:docker?"),
         ("xyzzy", "there is no file xyzzy in {}"),
         ("./VM.yml", "there is no file VM.yml in {}; did you mean {}/vm.yaml?"),
-        ("./vm", "there is no file vm in {}; did you mean {}/vm.yaml?"),
         ("no/vm.yaml", "there is no file vm.yaml in {}/no"),
         ("file:///no/such.yaml", "there is no file such.yaml in /no"),
         ("template:dokcer", "did you mean template:docker?"),

@@ -60,7 +60,7 @@ def test_an_oom_kill_of_this_host_is_told(
     after = Vitals(tmp_path)
     machine["qemu"].kill()
     machine["qemu"].wait()
-    assert "OOM killer killed a process" in str(before.cause_of_death())
+    assert "OOM killer has struck" in str(before.cause_of_death())
     assert "OOM" not in str(after.cause_of_death())
 
 

@@ -17,8 +17,8 @@ def test_mounts_are_named_with_the_ways_to_have_them_and_to_hear_no_more_of_it()
     mounts = [{"location": "~"}, {"location": "/srv", "mountPoint": "/data", "writable": True}]
     told = line({"mounts": mounts})
     assert told.startswith(
-        "the template my.yaml asks for settings that test VMs don't get: no mount of ~ and "
-        "/srv:/data (to get it: --lima-mount=~ --lima-mount=/srv:/data:w, or "
+        "the template my.yaml asks for what the VMs of tests don't get: no mount of ~ and "
+        "/srv:/data (to have it: --lima-mount=~ --lima-mount=/srv:/data:w, or "
         'mounts=["~", "/srv:/data:w"] in the marker; '
     )
     assert '{"mounts": []}' in told

@@ -10,7 +10,7 @@ import pytest
 from pytest_lima.lima import identity
 from pytest_lima.lima.identity import Identity, this_process
 from pytest_lima.ownership.choosing import Wanted, choose
-from pytest_lima.ownership.record import Record, State
+from pytest_lima.ownership.record import ENDING, FAILED, READY, STARTING, Record
 from pytest_lima.ownership.run import Run
 from pytest_lima.settings import Settings
 
@@ -21,7 +21,7 @@ REUSE = Settings(reuse=True)
 
 
 def record(name: str, **values: object) -> Record:
-    one = Record(name, "/h", "/bin/limactl", "key", "run", ME, ME, leases=(ME,), state=State.READY,
+    one = Record(name, "/h", "/bin/limactl", "key", "run", ME, ME, leases=(ME,), state=READY,
                  shared=True)  # fmt: skip
     return replace(one, **values)  # type: ignore[arg-type]
 
@@ -33,12 +33,12 @@ def chosen(*records: Record, run: Run = RUN, settings: Settings | None = None, m
 
 def test_of_the_own_run_a_ready_one_comes_first() -> None:
     assert chosen() is None
-    assert chosen(record("a", state=State.STARTING)) == "a"
-    assert chosen(record("a", state=State.STARTING), record("b")) == "b"
+    assert chosen(record("a", state=STARTING)) == "a"
+    assert chosen(record("a", state=STARTING), record("b")) == "b"
 
 
 @pytest.mark.parametrize(
-    "values", [{"key": "other"}, {"home": "/other"}, {"shared": False}, {"state": State.ENDING}]
+    "values", [{"key": "other"}, {"home": "/other"}, {"shared": False}, {"state": ENDING}]
 )
 def test_none_of_another_kind_is(values: dict[str, object]) -> None:
     assert chosen(record("a", **values)) is None
@@ -57,7 +57,7 @@ def test_another_container_s_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_failure_of_another_worker_is_told() -> None:
-    failed = record("a", state=State.FAILED, starter=OTHER)
+    failed = record("a", state=FAILED, starter=OTHER)
     assert chosen(failed) == "a"
     assert chosen(replace(failed, starter=ME)) is None  # ours: it is tried again
     assert chosen(replace(failed, run="other", reuse=True), settings=REUSE) is None
@@ -77,7 +77,7 @@ def test_what_another_worker_has_stopped_is_not_started_again_by_its_run() -> No
     stop = Settings(share="worker", teardown="stop")
     kept = record("a", leases=(), keep=True)
     assert chosen(kept, settings=stop) is None
-    assert chosen(replace(kept, state=State.STARTING), settings=stop) is None
+    assert chosen(replace(kept, state=STARTING), settings=stop) is None
     assert chosen(kept, settings=Settings(share="worker", keep="always")) == "a"
-    failed = replace(kept, state=State.FAILED, starter=OTHER)
+    failed = replace(kept, state=FAILED, starter=OTHER)
     assert chosen(failed, settings=Settings(teardown="stop", keep="on-failure")) == "a"

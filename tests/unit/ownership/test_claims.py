@@ -13,9 +13,9 @@ from pytest_lima.lima import identity
 from pytest_lima.lima.identity import Identity, this_process
 from pytest_lima.lima.limactl import Limactl
 from pytest_lima.observer import Observer
-from pytest_lima.ownership.claims import Claims, Decision
+from pytest_lima.ownership.claims import DELETE, KEEP, SHARED, STOP, Claims
 from pytest_lima.ownership.ledger import Ledger
-from pytest_lima.ownership.record import Record, State
+from pytest_lima.ownership.record import ENDING, FAILED, READY, STARTING
 from pytest_lima.ownership.run import Run
 from pytest_lima.ownership.waiting import await_ready
 from pytest_lima.settings import Settings
@@ -36,15 +36,11 @@ def take(claims: Claims, most: int = 9):
     return claims.take("key", {"cpus": "2"}, LIMACTL, most)
 
 
-def given_back(claims: Claims, record: Record) -> Decision:
-    return claims.release(record.name, failed=False).decision
-
-
 def test_the_first_starts_and_the_second_joins(ledger, other) -> None:
     claims = Claims(ledger, Settings(), run_of())
     record, ours = take(claims)
     assert ours
-    assert record.state == State.STARTING
+    assert record.state == STARTING
     joined, theirs = other.do(Settings(), run_of(), take)
     assert not theirs
     assert joined.name == record.name
@@ -75,8 +71,8 @@ def test_each_worker_s_own_up_to_a_number(ledger, other) -> None:
     assert theirs
     assert first.name != second.name
     # Whoever comes now shares the one with fewer users.
-    ledger.write(replace(ledger.read(first.name), state=State.READY))
-    ledger.write(replace(ledger.read(second.name), state=State.READY, leases=(other.identity,) * 1))
+    ledger.write(replace(ledger.read(first.name), state=READY))
+    ledger.write(replace(ledger.read(second.name), state=READY, leases=(other.identity,) * 1))
     third, new = Claims(ledger, settings, run_of()).take("key", {}, LIMACTL, 2)
     assert not new
     assert third.name == first.name
@@ -87,12 +83,11 @@ def test_the_last_out_ends_it(ledger, other) -> None:
     record, _ = take(claims)
     claims.ready(record.name)
     ledger.write(ledger.read(record.name).leased(other.identity))
-    assert given_back(claims, record) is Decision.SHARED
-    theirs = other.do(Settings(), run_of(many=False), lambda one: given_back(one, record))
-    assert theirs is Decision.DELETE
-    assert ledger.read(record.name).state == State.ENDING
-    # It is the other's to delete.
-    assert given_back(claims, record) is Decision.SHARED
+    assert claims.release(record.name, failed=False) == SHARED
+    assert other.do(Settings(), run_of(many=False),
+                    lambda one: one.release(record.name, failed=False)) == DELETE  # fmt: skip
+    assert ledger.read(record.name).state == ENDING
+    assert claims.release(record.name, failed=False) == SHARED  # it is the other's to delete
 
 
 def test_who_may_yet_want_it_keeps_it_alive(ledger, other) -> None:
@@ -101,10 +96,10 @@ def test_who_may_yet_want_it_keeps_it_alive(ledger, other) -> None:
     claims.ready(record.name)
     ledger.join("run", this_process())
     ledger.join("run", other.identity)
-    assert given_back(claims, record) is Decision.SHARED
+    assert claims.release(record.name, failed=False) == SHARED
     assert [one.name for one in claims.of_run()] == [record.name]
     other.die()
-    assert given_back(claims, record) is Decision.DELETE
+    assert claims.release(record.name, failed=False) == DELETE
 
 
 def test_a_crashed_worker_s_is_left_for_its_replacement_and_the_controller(ledger, other) -> None:
@@ -114,31 +109,30 @@ def test_a_crashed_worker_s_is_left_for_its_replacement_and_the_controller(ledge
     claims.ready(record.name)
     ledger.join("run", other.identity)
     other.die()
-    assert given_back(claims, record) is Decision.SHARED
+    assert claims.release(record.name, failed=False) == SHARED
     assert [one.name for one in claims.of_run()] == [record.name]
 
 
 @pytest.mark.parametrize(
     ("settings", "failed", "decision"),
     [
-        (Settings(), True, Decision.DELETE),
-        (Settings(keep="always"), False, Decision.KEEP),
-        (Settings(keep="on-failure"), False, Decision.DELETE),
-        (Settings(keep="on-failure"), True, Decision.KEEP),
-        (Settings(teardown="stop"), False, Decision.STOP),
-        (Settings(reuse=True), False, Decision.KEEP),
-        (Settings(reuse=True, sources={"keep": "command line"}), False, Decision.DELETE),
+        (Settings(), True, DELETE),
+        (Settings(keep="always"), False, KEEP),
+        (Settings(keep="on-failure"), False, DELETE),
+        (Settings(keep="on-failure"), True, KEEP),
+        (Settings(teardown="stop"), False, STOP),
+        (Settings(reuse=True), False, KEEP),
+        (Settings(reuse=True, sources={"keep": "command line"}), False, DELETE),
     ],
 )
 def test_what_is_kept(ledger, settings, failed, decision) -> None:
     claims = Claims(ledger, settings, run_of(many=False))
     record, _ = take(claims)
     claims.ready(record.name)
-    released = claims.release(record.name, failed=failed)
-    assert released.decision is decision and released.record == ledger.read(record.name)
-    assert ledger.read(record.name).keep is (decision in (Decision.KEEP, Decision.STOP))
+    assert claims.release(record.name, failed=failed) == decision
+    assert ledger.read(record.name).keep is (decision in (KEEP, STOP))
     assert ledger.read(record.name).idle == (
-        1800.0 if decision is Decision.KEEP and settings.reuse else None
+        1800.0 if decision == KEEP and settings.reuse else None
     )
 
 
@@ -148,9 +142,8 @@ def test_one_worker_s_failed_test_counts_for_the_last_out(ledger, other) -> None
     record, _ = take(claims)
     claims.ready(record.name)
     ledger.write(ledger.read(record.name).leased(other.identity))
-    assert claims.release(record.name, failed=True).decision is Decision.SHARED
-    theirs = other.do(settings, run_of(), lambda one: given_back(one, record))
-    assert theirs is Decision.KEEP
+    assert claims.release(record.name, failed=True) == SHARED
+    assert other.do(settings, run_of(), lambda one: one.release(record.name, failed=False)) == KEEP
 
 
 def test_a_failure_reaches_those_who_wait_and_those_who_come_later(ledger, other) -> None:
@@ -159,14 +152,13 @@ def test_a_failure_reaches_those_who_wait_and_those_who_come_later(ledger, other
     claims = Claims(ledger, Settings(), run_of())
     joined, _ = take(claims)
     error = ProvisionError("it failed", ran="x", seen="y", remedy="z", log="/log")
-    left = other.do(Settings(), theirs, lambda one: one.failed(record.name, error))
-    assert left.decision is Decision.DELETE
+    assert other.do(Settings(), theirs, lambda one: one.failed(record.name, error)) == DELETE
     with pytest.raises(ProvisionError) as caught:
         await_ready(joined, 5, ledger, claims, Observer())
     assert str(caught.value) == str(error)
     other.do(Settings(), theirs, lambda one: one.settle(record.name))
     later, ours = take(claims)
-    assert (later.state, ours) == (State.FAILED, False)
+    assert (later.state, ours) == (FAILED, False)
 
 
 def test_alone_a_failure_leaves_nothing(ledger) -> None:
@@ -195,14 +187,14 @@ def test_it_is_begun_anew_by_who_has_it_alone(ledger, other) -> None:
     record, _ = take(claims)
     claims.ready(record.name)
     shared = ledger.read(record.name).leased(other.identity)
-    removed = replace(ledger.read(record.name), state=State.ENDING, starter=other.identity)
+    removed = replace(ledger.read(record.name), state=ENDING, starter=other.identity)
     for others in (shared, removed):
         ledger.write(others)
         with pytest.raises(LimaError, match="can't be reset: 1 other processes use it"):
             claims.begin_anew(record.name, "reset", {}, LIMACTL)
         assert ledger.read(record.name) == others
     other.die()
-    for state in (State.READY, State.FAILED, State.ENDING):
+    for state in (READY, FAILED, ENDING):
         ledger.write(replace(shared, state=state, starter=other.identity, failure={"what": "no"}))
         claims.begin_anew(record.name, "reset", {}, LIMACTL)
         assert ledger.read(record.name) == replace(record, label="gw0")
@@ -214,7 +206,7 @@ def test_who_comes_while_it_is_begun_anew_may_wait_for_it(ledger, other) -> None
     claims.ready(record.name)
     claims.begin_anew(record.name, "reset", {}, LIMACTL)
     joined, ours = other.do(Settings(), run_of(), take)
-    assert (joined.name, joined.state, ours) == (record.name, State.STARTING, False)
+    assert (joined.name, joined.state, ours) == (record.name, STARTING, False)
 
 
 def test_what_is_begun_anew_after_it_was_lost_is_nobody_else_s(ledger, other) -> None:
@@ -223,8 +215,7 @@ def test_what_is_begun_anew_after_it_was_lost_is_nobody_else_s(ledger, other) ->
     ledger.forget(record.name)
     claims.begin_anew(record.name, "reset", {"cpus": "2"}, LIMACTL)
     anew = ledger.read(record.name)
-    assert (anew.state, anew.starter) == (State.STARTING, this_process())
-    assert anew.leases == (this_process(),)
+    assert (anew.state, anew.starter, anew.leases) == (STARTING, this_process(), (this_process(),))
     assert (anew.owner, anew.home, anew.facts) == (record.owner, record.home, record.facts)
     assert other.do(Settings(reuse=True), run_of(), take)[1]
 
@@ -234,35 +225,35 @@ def test_one_that_is_being_stopped_is_waited_for(ledger, other) -> None:
     claims = Claims(ledger, settings, run_of(many=False, id_="a"))
     record, _ = take(claims)
     claims.ready(record.name)
-    assert given_back(claims, record) is Decision.STOP
+    assert claims.release(record.name, failed=False) == STOP
     joined, theirs = other.do(settings, run_of(many=False, id_="b"), take)
     assert (joined.name, theirs) == (record.name, False)
-    assert joined.state == State.STARTING and joined.claimable
+    assert joined.state == STARTING and joined.claimable
     claims.stopped(record.name)
-    assert ledger.read(record.name).state == State.READY
+    assert ledger.read(record.name).state == READY
 
 
 def test_one_whose_stopping_was_interrupted_is_stopped_again(ledger) -> None:
     claims = Claims(ledger, Settings(teardown="stop"), run_of(many=False))
     record, _ = take(claims)
     claims.ready(record.name)
-    assert given_back(claims, record) is Decision.STOP
-    assert given_back(claims, record) is Decision.STOP
-    ledger.write(replace(ledger.read(record.name), state=State.ENDING))  # pytest-lima prune --all
+    assert claims.release(record.name, failed=False) == STOP
+    assert claims.release(record.name, failed=False) == STOP
+    ledger.write(replace(ledger.read(record.name), state=ENDING))  # pytest-lima prune --all
     claims.stopped(record.name)
-    assert ledger.read(record.name).state == State.ENDING
+    assert ledger.read(record.name).state == ENDING
 
 
 def test_one_that_is_removed_while_it_is_started_is_not_made_ready(ledger, other) -> None:
     claims = Claims(ledger, Settings(), run_of())
     record, _ = take(claims)
-    removed = replace(record, state=State.ENDING, starter=other.identity)
+    removed = replace(record, state=ENDING, starter=other.identity)
     ledger.write(removed)
     with pytest.raises(StartError, match="was removed while it was being started") as caught:
         claims.ready(record.name)
     assert f"process {other.identity.pid} " in str(caught.value)
     # Nor do we take it from who removes it, nor forget it behind its back.
-    assert claims.failed(record.name, caught.value).decision is Decision.DELETE
+    assert claims.failed(record.name, caught.value) == DELETE
     claims.settle(record.name)
     assert ledger.read(record.name) == removed
     ledger.forget(record.name)
@@ -274,11 +265,11 @@ def test_one_that_is_removed_while_it_is_started_is_not_made_ready(ledger, other
 def test_where_its_remover_has_died_we_go_on_with_that(ledger, other) -> None:
     claims = Claims(ledger, Settings(keep="always"), run_of())
     record, _ = take(claims)
-    ledger.write(replace(record, state=State.ENDING, starter=other.identity))
+    ledger.write(replace(record, state=ENDING, starter=other.identity))
     other.die()
-    assert claims.failed(record.name, StartError("no")).decision is Decision.DELETE
+    assert claims.failed(record.name, StartError("no")) == DELETE
     left = ledger.read(record.name)
-    assert (left.state, left.starter) == (State.ENDING, this_process())
+    assert (left.state, left.starter) == (ENDING, this_process())
     claims.settle(record.name)
     assert ledger.records() == []
 
@@ -310,31 +301,31 @@ def test_who_comes_while_it_stands_still_waits(ledger, other) -> None:
     claims = Claims(ledger, Settings(), run_of())
     record, _ = take(claims)
     claims.ready(record.name)
-    with claims.standing_still(record.name, "cloned"):
+    with claims.standing_still(record.name, "kept"):
         joined, ours = other.do(Settings(), run_of(), take)
-        assert (joined.name, joined.state, ours) == (record.name, State.STARTING, False)
+        assert (joined.name, joined.state, ours) == (record.name, STARTING, False)
         assert joined.claimable
-    assert ledger.read(record.name).state == State.READY
-    with pytest.raises(LimaError, match="can't be cloned: 1 other processes use it") as caught:
-        claims.standing_still(record.name, "cloned").__enter__()
+    assert ledger.read(record.name).state == READY
+    with pytest.raises(LimaError, match="can't be kept: 1 other processes use it") as caught:
+        claims.standing_still(record.name, "kept").__enter__()
     assert f"process {other.identity.pid}: " in str(caught.value)
-    assert ledger.read(record.name).state == State.READY
+    assert ledger.read(record.name).state == READY
 
 
 def test_one_that_is_removed_while_it_stands_still_stays_so(ledger, other) -> None:
     claims = Claims(ledger, Settings(), run_of())
     record, _ = take(claims)
     claims.ready(record.name)
-    with pytest.raises(LimaError, match="no room"), claims.standing_still(record.name, "cloned"):
-        ledger.write(replace(record, state=State.ENDING, starter=other.identity))
+    with pytest.raises(LimaError, match="no room"), claims.standing_still(record.name, "kept"):
+        ledger.write(replace(record, state=ENDING, starter=other.identity))
         raise LimaError("no room")
-    assert ledger.read(record.name).state == State.ENDING
+    assert ledger.read(record.name).state == ENDING
 
 
 def test_a_boot_that_failed_counts_for_what_is_kept(ledger) -> None:
     claims = Claims(ledger, Settings(keep="on-failure"), run_of(many=False))
     record, _ = take(claims)
-    assert claims.failed(record.name, StartError("no")).decision is Decision.KEEP
+    assert claims.failed(record.name, StartError("no")) == KEEP
     assert ledger.read(record.name).failed
 
 
@@ -364,9 +355,9 @@ def test_one_that_another_stops_is_left_to_it(ledger, other) -> None:
     settings = Settings(teardown="stop")
     record, _ = other.do(settings, run_of(), take)
     other.do(settings, run_of(), lambda one: one.ready(record.name))
-    stop = other.do(settings, run_of(), lambda one: given_back(one, record))
-    assert stop is Decision.STOP
+    stop = other.do(settings, run_of(), lambda one: one.release(record.name, failed=False))
+    assert stop == STOP
     claims = Claims(ledger, settings, run_of())
-    assert given_back(claims, record) is Decision.SHARED
+    assert claims.release(record.name, failed=False) == SHARED
     other.die()
-    assert given_back(claims, record) is not Decision.SHARED
+    assert claims.release(record.name, failed=False) != SHARED

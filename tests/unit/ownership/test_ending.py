@@ -12,13 +12,11 @@ import pytest
 from pytest_lima.errors import CleanupError
 from pytest_lima.lima import identity
 from pytest_lima.lima.identity import this_process
-from pytest_lima.observer import Observer
 from pytest_lima.ownership.claims import Claims
 from pytest_lima.ownership.ending import Ending
 from pytest_lima.ownership.ledger import Ledger
-from pytest_lima.ownership.record import Record, State
-from pytest_lima.ownership.run import Run, RunContext
-from pytest_lima.ownership.sweep import Sweeper
+from pytest_lima.ownership.record import READY, STARTING, Record
+from pytest_lima.ownership.run import Run
 from pytest_lima.settings import Settings
 
 MINE = this_process()
@@ -35,7 +33,7 @@ def record(short_path: Path, tool: Callable[..., Path], ledger: Ledger) -> Recor
     (short_path / "pl-1" / "lima.yaml").touch()
     limactl = tool("limactl", f'echo "$*" >>{short_path}/calls\n'
                    'case "$*" in *delete*) rm -r "$LIMA_HOME/pl-1" ;; esac')  # fmt: skip
-    one = Record("pl-1", str(short_path), str(limactl), "key", "run", MINE, MINE, state=State.READY,
+    one = Record("pl-1", str(short_path), str(limactl), "key", "run", MINE, MINE, state=READY,
                  leases=(MINE,), shared=True, reuse=True)  # fmt: skip
     ledger.write(one)
     return one
@@ -50,9 +48,8 @@ def calls(short_path: Path) -> Callable[[], str]:
 def ending(ledger: Ledger) -> Callable[..., Ending]:
     def make(**settings: object) -> Ending:
         chosen = Settings(**settings)  # type: ignore[arg-type]
-        context = RunContext(chosen, os.environ, Run("run", MINE), ledger, Observer())
-        sweeper = Sweeper(ledger, os.environ, lambda message: None)
-        return Ending(context, Claims(ledger, chosen, context.run), sweeper)
+        claims = Claims(ledger, chosen, Run("run", MINE))
+        return Ending(ledger, claims, chosen, os.environ, lambda message: None)
 
     return make
 
@@ -105,7 +102,7 @@ def test_one_that_is_to_be_stopped_is(
     assert "stop pl-1" in calls() and "delete" not in calls()
     assert [kept.name for kept in one.kept] == ["pl-1"]
     left = ledger.read("pl-1")
-    assert left is not None and (left.state, left.keep) == (State.READY, True)
+    assert left is not None and (left.state, left.keep) == (READY, True)
 
 
 def test_nobody_joins_one_that_is_being_stopped(
@@ -122,11 +119,11 @@ def test_nobody_joins_one_that_is_being_stopped(
         ending(teardown="stop").give_back("pl-1", None, failed=False)
     [(during, phase)] = seen
     assert during is not None
-    assert (during.state, during.starter, during.keep) == (State.STARTING, MINE, True)
+    assert (during.state, during.starter, during.keep) == (STARTING, MINE, True)
     assert phase == "stopping"
     # It runs on, for whoever comes or prunes.
     left = ledger.read("pl-1")
-    assert left is not None and (left.state, left.keep) == (State.READY, True)
+    assert left is not None and (left.state, left.keep) == (READY, True)
 
 
 def test_what_a_killed_worker_had_goes_at_the_end_of_the_run(

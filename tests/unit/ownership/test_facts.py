@@ -12,14 +12,14 @@ from pytest_lima.lima.host import Host
 from pytest_lima.lima.limactl import Limactl
 from pytest_lima.lima.template import FilledTemplate
 from pytest_lima.ownership.facts import describe, differences, most_vms
-from pytest_lima.request import StartRequest
+from pytest_lima.ownership.starting import Order
 from pytest_lima.spec import MachineSpec
 
 
-def order(text: str = "memory: 2GiB\n", **spec: object) -> StartRequest:
+def order(text: str = "memory: 2GiB\n", **spec: object) -> Order:
     limactl = Limactl("limactl", Path("/h"), {}, {})
     host = Host(limactl, "2.2.0", "qemu", "x86_64", Accelerator("kvm"))
-    return StartRequest(host, "", MachineSpec(**spec), FilledTemplate(text, "key", {}, ()), 9.0)  # type: ignore[arg-type]
+    return Order(host, "", MachineSpec(**spec), FilledTemplate(text, "key", {}, ()), 9.0)  # type: ignore[arg-type]
 
 
 def test_equal_machines_do_not_differ() -> None:
@@ -27,11 +27,10 @@ def test_equal_machines_do_not_differ() -> None:
 
 
 def test_differences_are_named() -> None:
-    asked = describe(order("a", cpus=2, memory=1024, engines=frozenset({"docker"})))
-    there = describe(order("b", cpus=4, disk=2048))
+    asked = describe(order("a", cpus=2, engines=frozenset({"docker"})))
+    there = describe(order("b", cpus=4))
     assert differences(asked, there) == [
-        "cpus is 4, requested: 2", "memory is not set, requested: 1024 MiB",
-        "disk is 2048 MiB, requested: not set", "engines is not set, requested: docker",
+        "cpus is 4, asked for is 2", "engines is not set, asked for is docker",
     ]  # fmt: skip
 
 

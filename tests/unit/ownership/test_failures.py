@@ -16,11 +16,11 @@ from pytest_lima.errors import (
     ProvisionError,
     TemplateError,
 )
+from pytest_lima.guest.commands import CommandResult
 from pytest_lima.lima import identity
 from pytest_lima.lima.identity import this_process
 from pytest_lima.ownership import failures
 from pytest_lima.ownership.record import Record
-from pytest_lima.results import CommandResult
 
 MINE = this_process()
 RECORD = Record("pl-1", "/h", "limactl", "key", "run", MINE, MINE, label="gw3")
@@ -28,7 +28,7 @@ RECORD = Record("pl-1", "/h", "limactl", "key", "run", MINE, MINE, label="gw3")
 
 @pytest.mark.parametrize("kind", [ProvisionError, TemplateError, LimaError])
 def test_an_error_comes_out_as_it_went_in(kind: type[LimaError]) -> None:
-    error = kind("it failed", ran="a command", seen="a reason", remedy="fix it", log="/a/log")
+    error = kind("it failed", ran="a command", seen="a reason", remedy="mend it", log="/a/log")
     plain = json.loads(json.dumps(failures.to_plain(error)))
     told = failures.failure_of(replace(RECORD, failure=plain))
     assert type(told) is kind
@@ -70,6 +70,6 @@ def test_the_starter_has_a_name() -> None:
 def test_who_waited_too_long_is_told_for_whom() -> None:
     text = str(failures.waited_too_long(RECORD, 90.4, "booting"))
     assert f"process {os.getpid()} has been starting it for 90 s" in text
-    assert "its phase: booting" in text
+    assert "it is booting" in text
     assert " ".join(identity.command_line(os.getpid())) in text
     assert len(text.splitlines()) <= 5

@@ -47,7 +47,7 @@ def test_a_dead_one_is_made_anew_as_often_as_that_was_allowed(
     assert one.renew(vm)
     assert vm.name == name and vm.ssh_port != port
     assert vm.run("echo hello").stdout == "hello\n"
-    assert f"{name} has died; a new VM takes its place" in observer.all("warn")
+    assert f"{name} has died and is made anew" in observer.all("warn")
     fake_lima.crash(name)
     assert not one.renew(vm)
     one.close()

@@ -8,13 +8,13 @@ import pytest
 
 from pytest_lima.lima.identity import this_process
 from pytest_lima.ownership import keeping
-from pytest_lima.ownership.record import Record, State
+from pytest_lima.ownership.record import FAILED, READY, Record
 from pytest_lima.settings import Settings
 
 MINE = this_process()
 
 
-def record(state: str = State.READY, *, failed: bool = False, reuse: bool = False) -> Record:
+def record(state: str = READY, *, failed: bool = False, reuse: bool = False) -> Record:
     return Record("pl-1", "/h", "limactl", "key", "run", MINE, MINE, state=state, failed=failed,
                   reuse=reuse)  # fmt: skip
 
@@ -22,13 +22,13 @@ def record(state: str = State.READY, *, failed: bool = False, reuse: bool = Fals
 @pytest.mark.parametrize(
     ("settings", "state", "failed", "wanted"),
     [
-        (Settings(), State.READY, True, False),
-        (Settings(keep="on-failure"), State.READY, False, False),
-        (Settings(keep="on-failure"), State.READY, True, True),
-        (Settings(keep="on-failure"), State.FAILED, True, True),
-        (Settings(keep="always"), State.READY, False, True),
-        (Settings(teardown="stop"), State.READY, False, True),
-        (Settings(teardown="stop"), State.FAILED, True, False),  # there is nothing to be stopped
+        (Settings(), READY, True, False),
+        (Settings(keep="on-failure"), READY, False, False),
+        (Settings(keep="on-failure"), READY, True, True),
+        (Settings(keep="on-failure"), FAILED, True, True),
+        (Settings(keep="always"), READY, False, True),
+        (Settings(teardown="stop"), READY, False, True),
+        (Settings(teardown="stop"), FAILED, True, False),  # there is nothing to be stopped
     ],
 )
 def test_what_is_wanted(settings: Settings, state: str, failed: bool, wanted: bool) -> None:
@@ -38,11 +38,11 @@ def test_what_is_wanted(settings: Settings, state: str, failed: bool, wanted: bo
 @pytest.mark.parametrize(
     ("settings", "state", "reuse", "wanted"),
     [
-        (Settings(reuse=True), State.READY, True, True),
-        (Settings(reuse=True), State.READY, False, False),  # nobody could ever join it
-        (Settings(reuse=True), State.FAILED, True, False),  # nor that
-        (Settings(reuse=True, keep="always", sources={"keep": "ini"}), State.READY, False, True),
-        (Settings(reuse=True, sources={"keep": "command line"}), State.READY, True, False),
+        (Settings(reuse=True), READY, True, True),
+        (Settings(reuse=True), READY, False, False),  # nobody could ever join it
+        (Settings(reuse=True), FAILED, True, False),  # nor that
+        (Settings(reuse=True, keep="always", sources={"keep": "ini"}), READY, False, True),
+        (Settings(reuse=True, sources={"keep": "command line"}), READY, True, False),
     ],
 )
 def test_what_is_left_for_reuse(settings: Settings, state: str, reuse: bool, wanted: bool) -> None:

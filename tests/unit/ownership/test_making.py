@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_lima.booted import Booted
 from pytest_lima.errors import CleanupError, LimaError, StartError
 from pytest_lima.lima import identity
 from pytest_lima.lima.identity import this_process
@@ -15,10 +16,9 @@ from pytest_lima.ownership import making
 from pytest_lima.ownership.failures import failure_of
 from pytest_lima.ownership.ledger import Ledger
 from pytest_lima.ownership.pool import Pool
-from pytest_lima.ownership.record import State
+from pytest_lima.ownership.record import ENDING, FAILED
 from pytest_lima.ownership.run import Run
 from pytest_lima.ownership.sweep import Sweeper
-from pytest_lima.ready import ReadyVM
 from pytest_lima.settings import resolve
 from pytest_lima.spec import machine_spec
 
@@ -61,7 +61,7 @@ def test_one_that_can_not_be_removed_to_be_made_anew_holds_nobody(
         patch.setattr("pytest_lima.ownership.removal.remove", refuse)
         one.renew(vm) if how == "renewed" else vm.reset()
     record = Ledger().read(vm.name)
-    assert record is not None and record.state == State.FAILED
+    assert record is not None and record.state == FAILED
     one.close()
     fake_lima.assert_clean()
 
@@ -70,15 +70,15 @@ def test_a_full_disk_is_a_failure_that_is_told_to_others(
     pool: Callable[..., Pool], fake_lima: FakeLima, observer: Recorder,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    seen: list[ReadyVM] = []
-    closed: list[ReadyVM] = []
-    close = ReadyVM.close
+    seen: list[Booted] = []
+    closed: list[Booted] = []
+    close = Booted.close
 
-    def noted(booted: ReadyVM) -> None:
+    def noted(booted: Booted) -> None:
         closed.append(booted)
         close(booted)
 
-    def full(booted: ReadyVM) -> None:
+    def full(booted: Booted) -> None:
         seen.append(booted)
         raise OSError(28, "No space left on device")
 
@@ -86,13 +86,13 @@ def test_a_full_disk_is_a_failure_that_is_told_to_others(
     one = Pool(resolve({}, os.environ, {}), os.environ, observer, run=run)
     with monkeypatch.context() as patch, pytest.raises(StartError) as caught:
         patch.setattr("pytest_lima.ownership.making.write_state", full)
-        patch.setattr(ReadyVM, "close", noted)
+        patch.setattr(Booted, "close", noted)
         one.acquire(machine_spec(template=fake_lima.template()))
     assert "No space left on device" in str(caught.value)
     assert fake_lima.instances() == []
     assert closed == seen != []  # its limactl is ended, and collected
     [record] = Ledger().records()
-    assert record.state == State.FAILED and str(failure_of(record)) == str(caught.value)
+    assert record.state == FAILED and str(failure_of(record)) == str(caught.value)
     one.close()
     fake_lima.assert_clean()
 
@@ -161,7 +161,7 @@ def test_one_that_is_pruned_while_it_is_made_fails_and_leaves_nothing(
     assert fake_lima.instances() == fake_lima.processes() == []
     if not done:
         [record] = Ledger().records()
-        assert (record.state, record.starter) == (State.ENDING, other)  # theirs to forget
+        assert (record.state, record.starter) == (ENDING, other)  # theirs to forget
         Ledger().forget(record.name)
     one.close()
     fake_lima.assert_clean()

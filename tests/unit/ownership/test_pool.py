@@ -7,18 +7,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_lima.errors import CleanupError, LimaError, ProvisionError
 from pytest_lima.guest import ssh
 from pytest_lima.lima.limactl import Limactl
-from pytest_lima.ownership import removal, starting
+from pytest_lima.ownership import removal
 from pytest_lima.ownership.pool import Pool
-from pytest_lima.ready import ReadyVM
-from pytest_lima.request import StartRequest
 from pytest_lima.spec import MachineSpec, machine_spec
+from pytest_lima.warm import start as warm
 
 if TYPE_CHECKING:
     from fakelima.control import FakeLima
@@ -70,18 +69,18 @@ def test_whose_host_keys_a_vm_gets_is_the_settings(
     pool: Callable[..., Pool], spec: Callable[..., MachineSpec], fake_lima: FakeLima,
     monkeypatch: pytest.MonkeyPatch, host_keys: str, own: bool,
 ) -> None:  # fmt: skip
-    asked = []
+    orders = []
 
-    def start(request: StartRequest, *args: Any) -> ReadyVM:
-        asked.append(request)
-        return really(request, *args)
+    def start(order: warm.Order) -> warm.Started:
+        orders.append(order)
+        return really(order)
 
-    really = starting.start
-    monkeypatch.setattr(starting, "start", start)
+    really = warm.start
+    monkeypatch.setattr(warm, "start", start)
     one = pool(host_keys=host_keys)
     one.create(spec(), None).reset()
     one.close()
-    assert [request.own_keys for request in asked] == [own] * 2
+    assert [order.own_keys for order in orders] == [own] * 2
     fake_lima.assert_clean()
 
 

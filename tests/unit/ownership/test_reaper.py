@@ -17,7 +17,7 @@ from pytest_lima.lima.identity import Identity
 from pytest_lima.lima.process import GOODBYE
 from pytest_lima.ownership.ledger import Ledger
 from pytest_lima.ownership.reaper import READY as IS_READY
-from pytest_lima.ownership.record import Record, State
+from pytest_lima.ownership.record import READY, Record
 
 
 @dataclass
@@ -59,8 +59,8 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     reaper = subprocess.Popen(argv, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert reaper.stdout is not None and reaper.stdout.readline() == IS_READY
     # Nothing of it but its record: what is removed is the matter of other tests.
-    record = Record("pl-1", str(tmp_path), "/bin/true", "key", "run", owner, owner,
-                    state=State.READY, leases=(owner,), used=time.time())  # fmt: skip
+    record = Record("pl-1", str(tmp_path), "/bin/true", "key", "run", owner, owner, state=READY,
+                    leases=(owner,), used=time.time())  # fmt: skip
     ledger.write(record)
     yield Scene(ledger, record, parent, reaper, argv, env)
     for process in (parent, reaper):
@@ -142,7 +142,7 @@ import os, sys
 from pathlib import Path
 from pytest_lima.ownership import reaper
 from pytest_lima.ownership.ledger import Ledger
-from pytest_lima.ownership.record import Record, State
+from pytest_lima.ownership.record import READY, Record
 from pytest_lima.ownership.sweep import Sweeper
 from pytest_lima.lima.identity import Identity, this_host
 
@@ -158,9 +158,7 @@ ledger = Ledger(home / "instances")
 reaper._load()
 reaper._open_log(home)
 nobody = Identity(999999, 1.0, this_host())
-ledger.write(
-    Record("pl-1", str(home), str(limactl), "key", "run", nobody, nobody, state=State.READY)
-)
+ledger.write(Record("pl-1", str(home), str(limactl), "key", "run", nobody, nobody, state=READY))
 before = set(sys.modules)
 reaper._sweep(ledger, Sweeper(ledger, os.environ, reaper._log.warning))
 print(*sorted(set(sys.modules) - before), ledger.records(), (home / "pl-1").exists())

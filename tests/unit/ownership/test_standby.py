@@ -15,7 +15,7 @@ from pytest_lima.observer import Observer
 from pytest_lima.ownership import standby as module
 from pytest_lima.ownership.facts import fits_beside
 from pytest_lima.ownership.standby import Standby
-from pytest_lima.request import StartRequest
+from pytest_lima.ownership.starting import Order
 
 if TYPE_CHECKING:
     from conftest import Recorder
@@ -25,10 +25,10 @@ class Vm:
     def __init__(self, name: str) -> None:
         self.name = name
         self.dir = Path("/nowhere")
-        self._ready = SimpleNamespace(starting=None)
+        self.booted = SimpleNamespace(starting=None)
         self.did: list[str] = []
 
-    def _detach(self) -> None:
+    def detach(self) -> None:
         self.did.append("detach")
 
     def disconnect(self) -> None:
@@ -47,12 +47,12 @@ class Makers:
         self.fails: Exception | None = None
         self.wake_fails: Exception | None = None
 
-    def telling(self, observer: Observer) -> Any:
+    def __call__(self, observer: Observer) -> Any:
         self.observer = observer
 
-        def spare(order: StartRequest) -> Vm | None:
+        def spare(order: Order) -> Vm | None:
             self.names.append(order.name)
-            observer.phase(order.name, "resuming")
+            observer.phase(order.name, "waking up")
             observer.warn("a warning from aside")
             while not self.may_go_on.wait(0.01):
                 observer.tick("")
@@ -67,7 +67,7 @@ class Makers:
 
         return SimpleNamespace(spare=spare)
 
-    def wake(self, order: StartRequest, vm: Any) -> None:
+    def wake(self, order: Order, vm: Any) -> None:
         vm.did.append("wake")
         if self.wake_fails:
             raise self.wake_fails
@@ -96,15 +96,15 @@ def standby(
 ) -> Standby:  # fmt: skip
     monkeypatch.setattr(module, "_order_monitor", lambda vm, command: vm.did.append(command))
 
-    def adopt(order: StartRequest, vm: Any) -> None:
+    def adopt(order: Order, vm: Any) -> None:
         adopted.append((order.name, vm))
 
-    return Standby(2, cast("Any", makers), makers.wake, adopt, discarded.append, observer)
+    return Standby(2, makers, makers.wake, adopt, discarded.append, observer)
 
 
-def order(key: str = "k1", text: str = "") -> StartRequest:
+def order(key: str = "k1", text: str = "") -> Order:
     filled: Any = SimpleNamespace(key=key, text=text)
-    return StartRequest(cast("Any", None), "pl-asked", cast("Any", None), filled, 60)
+    return Order(cast("Any", None), "pl-asked", cast("Any", None), filled, 60)
 
 
 def test_one_that_stands_still_is_taken(
@@ -150,12 +150,12 @@ def test_one_that_isn_t_ready_yet_is_waited_for_and_never_stands_still(
     # Lima is still looking into it, which would be waited for before it stands still.
     monkeypatch.setattr(module, "_LOOK", 0.01)
     busy = SimpleNamespace(poll=lambda: None)
-    monkeypatch.setattr(Vm, "_detach", lambda vm: pytest.fail("it was let go of"))
+    monkeypatch.setattr(Vm, "detach", lambda vm: pytest.fail("it was let go of"))
     init = Vm.__init__
 
     def with_lima(vm: Vm, name: str) -> None:
         init(vm, name)
-        vm._ready = SimpleNamespace(starting=busy)
+        vm.booted = SimpleNamespace(starting=busy)
 
     monkeypatch.setattr(Vm, "__init__", with_lima)
     threading.Timer(0.2, makers.may_go_on.set).start()
@@ -178,7 +178,7 @@ def test_one_that_failed_is_thrown_away_with_one_warning(
     assert standby.take(order()) is None
     warnings = [text for text in observer.all("warn") if "aside" not in text]
     assert len(warnings) == 1
-    assert "is unusable, so another VM is started: it hangs" in warnings[0]
+    assert "is not used and another VM is started: it hangs" in warnings[0]
     assert "a reason" in warnings[0]
     assert discarded == makers.names and adopted == []
     assert standby.take(order()) is None and standby.close() == []
@@ -228,12 +228,7 @@ def test_what_can_t_be_removed_is_told_and_tried_again(
 
     discard: list[Callable[[str], None]] = [fails]
     standby = Standby(
-        1,
-        cast("Any", makers),
-        makers.wake,
-        lambda *_: None,
-        lambda name: discard[0](name),
-        observer,
+        1, makers, makers.wake, lambda *_: None, lambda name: discard[0](name), observer
     )
     standby.fill(order(), 1)
     [problem] = standby.close()

@@ -18,7 +18,7 @@ from pytest_lima.lima.identity import this_host, this_process
 from pytest_lima.ownership import ledger as ledgers
 from pytest_lima.ownership import removal, sweep
 from pytest_lima.ownership.ledger import Ledger
-from pytest_lima.ownership.record import Record, State
+from pytest_lima.ownership.record import ENDING, FAILED, READY, STARTING, Record
 from pytest_lima.ownership.sweep import Sweeper, seconds_until_idle
 
 MINE = this_process()
@@ -39,9 +39,7 @@ def sweeper(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Sweeper:
 
 @pytest.fixture
 def record(short_path: Path) -> Record:
-    return Record(
-        "pl-1", str(short_path), "/bin/limactl", "key", "run", DEAD, DEAD, state=State.READY
-    )
+    return Record("pl-1", str(short_path), "/bin/limactl", "key", "run", DEAD, DEAD, state=READY)
 
 
 @pytest.mark.parametrize(
@@ -51,22 +49,22 @@ def record(short_path: Path) -> Record:
         ({"owner": MINE}, False),
         ({"leases": (MINE,)}, False),
         ({"leases": (DEAD,)}, True),
-        ({"state": State.STARTING}, True),
-        ({"state": State.FAILED}, True),
-        ({"state": State.ENDING}, True),
-        ({"state": State.ENDING, "starter": MINE}, False),
+        ({"state": STARTING}, True),
+        ({"state": FAILED}, True),
+        ({"state": ENDING}, True),
+        ({"state": ENDING, "starter": MINE}, False),
         ({"keep": True, "idle": 86400.0, "used": time.time()}, False),
         ({"keep": True, "idle": 60.0, "used": 1.0}, True),
         ({"keep": True, "idle": 60.0, "used": 1.0, "leases": (MINE,)}, False),
         ({"keep": True, "used": 1.0}, False),
         # Killed while it was started again, or stopped; and somebody who lives is at that.
-        ({"keep": True, "state": State.STARTING}, True),
-        ({"keep": True, "state": State.STARTING, "leases": (MINE,)}, False),
-        ({"keep": True, "state": State.STARTING, "starter": MINE}, False),
-        ({"keep": True, "idle": 0.1, "state": State.STARTING, "starter": MINE, "used": 1.0}, False),
+        ({"keep": True, "state": STARTING}, True),
+        ({"keep": True, "state": STARTING, "leases": (MINE,)}, False),
+        ({"keep": True, "state": STARTING, "starter": MINE}, False),
+        ({"keep": True, "idle": 0.1, "state": STARTING, "starter": MINE, "used": 1.0}, False),
         ({"owner": ELSEWHERE}, True),
-        ({"owner": ELSEWHERE, "state": State.STARTING, "used": time.time()}, False),
-        ({"owner": ELSEWHERE, "state": State.STARTING, "used": 1.0}, True),
+        ({"owner": ELSEWHERE, "state": STARTING, "used": time.time()}, False),
+        ({"owner": ELSEWHERE, "state": STARTING, "used": 1.0}, True),
     ],
 )
 def test_who_is_swept(
@@ -82,7 +80,7 @@ def test_who_is_swept(
     ("changes", "exists", "why"),
     [
         ({}, True, "which a killed run had left"),
-        ({"state": State.ENDING, "keep": True}, True, "which a killed run had left"),
+        ({"state": ENDING, "keep": True}, True, "which a killed run had left"),
         ({"keep": True, "idle": 1800.0}, True, "which nobody had used for 1800 s"),
         ({"keep": True}, False, "which somebody had deleted"),
     ],
@@ -174,7 +172,7 @@ def test_one_that_another_begins_to_remove_is_forgotten_by_that_one(
     """`pytest-lima prune --all` beside a run that ends, for one."""
     alive = identity.of(os.getppid())
     assert alive is not None
-    theirs = replace(record, state=State.ENDING, starter=alive)
+    theirs = replace(record, state=ENDING, starter=alive)
     monkeypatch.setattr(removal, "remove", lambda *_: ledger.write(theirs))
     ledger.write(record)
     assert list(Sweeper(ledger, os.environ, lambda _: None).orphans()) == ["pl-1"]
@@ -225,4 +223,4 @@ def test_the_next_to_be_idle(record: Record) -> None:
     assert seconds_until_idle([replace(late, leases=(MINE,))]) == math.inf
     assert seconds_until_idle([replace(late, leases=(MINE,)), kept[0]]) == pytest.approx(50, abs=5)
     assert seconds_until_idle([replace(late, owner=ELSEWHERE)]) is None
-    assert seconds_until_idle([replace(late, state=State.ENDING)]) is None
+    assert seconds_until_idle([replace(late, state=ENDING)]) is None

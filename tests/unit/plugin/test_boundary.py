@@ -18,7 +18,7 @@ class MuteError(Exception):
         (OSError(28, "No space left"), "left out: OSError: [Errno 28] No space left"),
         (RuntimeError("two\nlines"), "left out: RuntimeError: two lines"),
         (RecursionError(), "left out: RecursionError"),
-        (MuteError(), "left out: MuteError: it has no message"),
+        (MuteError(), "left out: MuteError: it can't say what"),
     ],
 )
 def test_it_is_one_line(error: Exception, line: str) -> None:

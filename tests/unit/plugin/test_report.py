@@ -68,7 +68,7 @@ def test_evidence_is_printable_and_bounded(tmp_path) -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [ConnectionLostError("the SSH connection to the guest is lost"),
+    [ConnectionLostError("the SSH connection to the guest is gone"),
      CommandTimeoutError("tail", 10.0, killed=True)],
 )  # fmt: skip
 def test_a_guest_that_does_not_answer_is_part_of_the_evidence(tmp_path, error) -> None:

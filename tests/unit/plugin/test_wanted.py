@@ -38,10 +38,8 @@ def items() -> list[Any]:
     )]  # fmt: skip
 
 
-def wanted(
-    items: list[pytest.Item], *, distributed: bool = False, engines: frozenset[str] | None = None
-) -> Wanted:
-    one = Wanted(distributed=distributed, engines=engines)
+def wanted(items: list[pytest.Item], *, distributed: bool = False) -> Wanted:
+    one = Wanted(distributed=distributed)
     one.expect(items)
     return one
 
@@ -64,55 +62,9 @@ def test_a_vm_is_wanted_until_its_last_test_has_run(items: list[pytest.Item]) ->
 def test_engines_are_those_of_the_fixtures(items: list[pytest.Item]) -> None:
     one = wanted(items)
     ask = ask_of(named(items, "test_shared"))
-    assert ask and one.engines_of(ask) == {"docker"}
+    assert ask and one.engines_of(ask) == one.engines == {"docker"}
     other = ask_of(named(items, "test_reset"))
     assert other and one.engines_of(other) == frozenset()
-
-
-BOTH = {"docker", "containerd"}
-
-
-@pytest.mark.parametrize(
-    ("engine", "fixture", "option", "engines"),
-    [
-        (None, None, None, set()),
-        (None, "lima_docker_env", None, {"docker"}),
-        (None, "lima_containerd_address", {"docker"}, {"docker"}),
-        (None, None, {"docker"}, {"docker"}),
-        ("containerd", None, {"docker"}, {"containerd"}),
-        ("none", None, {"docker"}, set()),
-        ("docker", None, set(), {"docker"}),
-        ("docker", "lima_containerd_address", None, BOTH),
-        ("both", None, None, BOTH),
-    ],
-)
-def test_the_closest_says_which_engines(engine, fixture, option, engines) -> None:
-    marked = {} if engine is None else {"engine": engine}
-    fixtures = ["lima", *filter(None, [fixture])]
-    item: Any = Item(collected("test_it", *fixtures, ask=Ask(), **marked))
-    named = None if option is None else frozenset(option)
-    one = wanted([item], engines=named)
-    assert one.engines_for(item) == one.engines_of(Ask()) == engines
-    # Of those that share a VM, each finds in it what it wants.
-    other: Any = Item(collected("test_other", "lima", ask=Ask()))
-    one.expect([item, other])
-    assert one.engines_of(Ask()) == engines | (named or set())
-    assert one.engines_of(Ask(fresh=True)) == (named or set())
-
-
-def test_fresh_ones_with_other_engines_are_others() -> None:
-    tests: list[Any] = [
-        Item(collected("test_bare", "lima_fresh")),
-        Item(collected("test_too", "lima_fresh", engine="none")),
-        Item(collected("test_docker", "lima_fresh", "lima_docker_host", "lima", ask=Ask())),
-        Item(collected("test_marked", "lima_fresh", engine="docker")),
-    ]
-    one = wanted(tests)
-    assert [one.engines_for(test) for test in tests] == [set(), set(), {"docker"}, {"docker"}]
-    assert [one.fresh_after(test) for test in tests] == [1, 1, 1, 1]
-    for test in tests[:3]:
-        one.finished(test)
-    assert [one.fresh_after(test) for test in tests] == [0, 0, 1, 0]
 
 
 def test_fresh_ones_are_counted_by_kind(items: list[pytest.Item]) -> None:

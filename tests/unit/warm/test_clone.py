@@ -11,10 +11,10 @@ from typing import Any, cast
 
 import pytest
 
+from pytest_lima.booted import Booted
 from pytest_lima.errors import LimaError
 from pytest_lima.guest import clock, freeze
 from pytest_lima.guest.ssh import Connection
-from pytest_lima.ready import ReadyVM
 from pytest_lima.warm import clone
 from pytest_lima.warm.golden import Golden
 from pytest_lima.warm.store import Store
@@ -62,7 +62,7 @@ def keep(instance: Path, vmtype: str, environ: dict[str, str]) -> Golden:
                           booted_as=("pl-1",))  # fmt: skip
     store = Store(instance.parent)
     with store.building("k1", lambda _: None), store.half("k1") as folder:
-        return store.publish(clone.bake(cast("ReadyVM", one), environ, folder, "k1", "t"))
+        return store.publish(clone.bake(cast("Booted", one), environ, folder, "k1", "t"))
 
 
 def names(folder: Path) -> set[str]:

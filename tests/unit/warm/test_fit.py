@@ -133,7 +133,7 @@ def test_one_of_vz_has_no_qemu(instance: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "problem"),
     [
-        ({"vmType": "vz"}, "vz can't save a VM's memory"),
+        ({"vmType": "vz"}, "vz can't keep a VM's memory"),
         ({"mounts": [{"location": "/srv"}]}, "mounts directories"),
         ({"networks": [{"lima": "user-v2"}]}, "networks"),
     ],

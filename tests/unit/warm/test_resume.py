@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from pytest_lima.booted import Booted
 from pytest_lima.errors import InstanceDiedError, LimaError, ReadyTimeoutError, StartError
 from pytest_lima.guest.address import Address
 from pytest_lima.guest.hostkeys import HostKeys
@@ -27,8 +28,6 @@ from pytest_lima.lima.info import InstanceInfo
 from pytest_lima.lima.limactl import Limactl
 from pytest_lima.lima.qmp import MigrationError
 from pytest_lima.lima.template import FilledTemplate
-from pytest_lima.request import StartRequest
-from pytest_lima.spec import MachineSpec
 from pytest_lima.warm import resume as resumes
 from pytest_lima.warm.golden import Golden, RefusedStateError
 from pytest_lima.warm.resume import Resume
@@ -49,10 +48,6 @@ def golden(tmp_path: Path) -> Golden:
                   ("pl-1",))  # fmt: skip
 
 
-def request(host: Host, name: str) -> StartRequest:
-    return StartRequest(host, name, MachineSpec(), FilledTemplate("", "", {}, ()), 600)
-
-
 @pytest.fixture
 def resume(
     tmp_path: Path, golden: Golden, observer: Recorder, tool: Callable[..., Path],
@@ -61,7 +56,7 @@ def resume(
     tool("qemu-img", 'echo "$*" >>"$HOME/calls"')
     host = Host(Limactl("limactl", tmp_path, tools_env, {}), "2.2.0", "qemu", "x86_64",
                 Accelerator("kvm"))  # fmt: skip
-    one = Resume(request(host, "pl-2"), observer, golden)
+    one = Resume(host, "pl-2", FilledTemplate("", "", {}, ()), 600, observer, golden)
     yield one
     one.close()
 
@@ -133,19 +128,26 @@ def test_a_state_is_refused_by_what_qemu_says_alone(
     monkeypatch.setattr(resumes, "_LAST_WORDS", 0.2)
     monkeypatch.setattr(resumes, "Monitor", Monitor)
     monkeypatch.setattr(Path, "is_socket", lambda _: True)
-    with pytest.raises(StartError, match="could not load the golden image") as caught:
+    with pytest.raises(StartError, match="could not load the kept machine") as caught:
         resume._load(quiet())
     assert isinstance(caught.value, RefusedStateError) is refused
     assert (logged or cast("LimaError", error).seen or "") in (caught.value.seen or "")
+
+
+def test_how_long_the_kept_one_took_to_boot_is_known(
+    resume: Resume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resume, "_golden", replace(resume._golden, cold_seconds=80.0))
+    booted = Booted(*cast("Any", (None,) * 6), 2.0, ("pl-1",))
+    assert resume._timed(booted).cold_seconds == 80.0
 
 
 def test_a_socket_named_after_the_instance_has_the_name_that_it_was_kept_under(
     resume: Resume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its provision scripts have run under that name."""
-    asks = resume._request
-    filled = replace(asks.filled, sockets={"docker": "/run/{{ .Name }}/docker.sock"})
-    monkeypatch.setattr(resume, "_request", replace(asks, filled=filled))
+    filled = replace(resume._filled, sockets={"docker": "/run/{{ .Name }}/docker.sock"})
+    monkeypatch.setattr(resume, "_filled", filled)
     asked: list[dict[str, str]] = []
     monkeypatch.setattr("pytest_lima.boot.SocketForward",
                         lambda _address, _folder, sockets, *_: asked.append(sockets))  # fmt: skip
@@ -190,7 +192,7 @@ def test_with_keys_of_its_own_all_goes_over_them(
     monkeypatch.setattr(
         resume, "_golden", replace(resume._golden, host_keys={"ssh-ed25519": "kept"})
     )
-    monkeypatch.setattr(resume, "_request", replace(resume._request, own_keys=True))
+    monkeypatch.setattr(resume, "_own_keys", True)
     monkeypatch.setattr(resume, "_load", lambda _: steps.append("loaded"))
     monkeypatch.setattr(resume, "_locate", lambda _: ("info", Address(1, "ann", tmp_path)))
     monkeypatch.setattr(resumes, "SocketForward", waker_s)
@@ -343,17 +345,6 @@ def test_one_whose_clock_can_t_be_set_is_let_go_of(waken: Waken) -> None:
     assert waken.steps == ["clock looked at", "logged out", "forward ended"]
 
 
-def test_how_long_the_kept_one_took_to_boot_is_known(waken: Waken) -> None:
-    waken.resume._golden = replace(waken.resume._golden, cold_seconds=80.0)
-    vm = waken.make_ready()
-    assert vm.cold_seconds == 80.0 > vm.seconds > 0
-
-
-def test_who_reboots_it_later_has_no_qemu_that_waits_for_a_state(waken: Waken) -> None:
-    asked = waken.make_ready().request
-    assert "-incoming" not in str(asked.host.limactl.env)
-
-
 def test_what_is_kept_may_be_removed_while_it_is_used(resume: Resume, golden: Golden) -> None:
     golden.state.unlink()
     assert os.read(resume._state, 100) == b"state"
@@ -368,6 +359,7 @@ def test_what_the_accelerator_wants_of_qemu_stays(resume: Resume) -> None:
     known = resume._host.limactl
     limactl = Limactl(known.path, known.home, known.env, {"QEMU_SYSTEM_X86_64": "q -accel tcg"})
     tcg = Host(limactl, "2.2.0", "qemu", "x86_64", Accelerator("tcg"))
-    other = Resume(request(tcg, "pl-3"), resume._observer, resume._golden)
+    other = Resume(tcg, "pl-3", FilledTemplate("", "", {}, ()), 600, resume._observer,
+                   resume._golden)  # fmt: skip
     assert other._host.limactl.env["QEMU_SYSTEM_X86_64"] == "q -accel tcg -incoming defer"
     other.close()

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
-from pytest_lima.errors import HostError, InstanceDiedError, LimaError, TemplateError
+from pytest_lima.booted import Booted
+from pytest_lima.errors import HostError, InstanceDiedError, LimaError, StartError, TemplateError
 from pytest_lima.guest.identity import Kept
 from pytest_lima.lima.accel import Accelerator
 from pytest_lima.lima.host import Host
 from pytest_lima.lima.limactl import Limactl
-from pytest_lima.ready import ReadyVM
-from pytest_lima.warm import fit, snapshots
+from pytest_lima.warm import fit, snapshots, start
 from pytest_lima.warm.golden import Golden
 from pytest_lima.warm.snapshots import Snapshots
 from pytest_lima.warm.store import Store
@@ -30,12 +30,12 @@ class Machine:
         self.fails: Exception | None = None
         self.unfit: str | None = None
         info = SimpleNamespace(name="pl-1", dir=home / "pl-1", config={})
-        self.ready = cast("ReadyVM", SimpleNamespace(info=info, keys=None))
+        self.booted = cast("Booted", SimpleNamespace(info=info, keys=None))
         monkeypatch.setattr(snapshots, "bake", self.bake)
         monkeypatch.setattr(fit, "unfit_machine", lambda *_: self.unfit)
 
     def bake(
-        self, booted: ReadyVM, environ: dict[str, str], folder: Path, key: str, template: str
+        self, booted: Booted, environ: dict[str, str], folder: Path, key: str, template: str
     ) -> Golden:
         (folder / "state").write_text(self.memory)
         if self.fails:
@@ -57,7 +57,7 @@ def kept(machine: Machine) -> Snapshots:
 def test_a_state_is_found_by_its_name_in_its_instance_alone(
     machine: Machine, kept: Snapshots, tmp_path: Path
 ) -> None:
-    kept.take(machine.ready, "before-upgrade_1.2")
+    kept.take(machine.booted, "before-upgrade_1.2")
     assert kept.find("before-upgrade_1.2").state.read_text() == "first"
     assert kept.names() == ["before-upgrade_1.2"]
     assert Snapshots(machine.host, "pl-2").names() == []
@@ -68,13 +68,13 @@ def test_a_state_is_found_by_its_name_in_its_instance_alone(
 def test_the_same_name_again_replaces_it_whole_or_not_at_all(
     machine: Machine, kept: Snapshots, tmp_path: Path
 ) -> None:
-    kept.take(machine.ready, "a")
+    kept.take(machine.booted, "a")
     machine.memory, machine.fails = "second", LimaError("QEMU could not do migrate")
     with pytest.raises(LimaError, match="migrate"):
-        kept.take(machine.ready, "a")
+        kept.take(machine.booted, "a")
     assert kept.find("a").state.read_text() == "first"
     machine.fails = None
-    kept.take(machine.ready, "a")
+    kept.take(machine.booted, "a")
     assert kept.find("a").state.read_text() == "second"
     assert [path.name for path in (tmp_path / "_snapshots" / "pl-1").iterdir()] == ["a"]
 
@@ -84,7 +84,7 @@ def test_an_unknown_name_is_told_with_those_there_are(machine: Machine, kept: Sn
         kept.find("c")
     assert caught.value.seen == "it has none"
     for name in ("b", "a"):
-        kept.take(machine.ready, name)
+        kept.take(machine.booted, name)
     with pytest.raises(LimaError) as caught:
         kept.find("c")
     assert caught.value.seen == "it has a, b"
@@ -94,7 +94,7 @@ def test_an_unknown_name_is_told_with_those_there_are(machine: Machine, kept: Sn
     "name", ["", "A", "a b", "../a", ".", "-a", "+first", "a" * 41, "ä", "a\n"]
 )
 def test_bad_names(machine: Machine, kept: Snapshots, name: str, tmp_path: Path) -> None:
-    for use in (lambda: kept.take(machine.ready, name), lambda: kept.find(name)):
+    for use in (lambda: kept.take(machine.booted, name), lambda: kept.find(name)):
         with pytest.raises(TemplateError, match="can't be used for a snapshot"):
             use()
     assert list(tmp_path.iterdir()) == []
@@ -102,20 +102,20 @@ def test_bad_names(machine: Machine, kept: Snapshots, name: str, tmp_path: Path)
 
 def test_what_a_clone_begins_with_has_no_name(machine: Machine, tmp_path: Path) -> None:
     other = Snapshots(machine.host, "pl-2")
-    golden = other.take_first(machine.ready)
+    golden = other.take_first(machine.booted)
     assert (golden.state.read_text(), golden.name) == ("first", "pl-1")
     assert other.names() == []
 
 
 def test_a_machine_that_can_t_be_kept(machine: Machine, kept: Snapshots, tmp_path: Path) -> None:
     machine.unfit = "it mounts directories of this host"
-    with pytest.raises(HostError, match="the state of pl-1 can't be saved") as caught:
-        kept.take(machine.ready, "a")
+    with pytest.raises(HostError, match="the state of pl-1 can't be kept") as caught:
+        kept.take(machine.booted, "a")
     assert caught.value.seen == "it mounts directories of this host"
     machine.unfit = None
-    machine.ready.info.config["vmType"] = "vz"  # type: ignore[index]
+    machine.booted.info.config["vmType"] = "vz"  # type: ignore[index]
     with pytest.raises(HostError) as caught:
-        kept.take(machine.ready, "a")
+        kept.take(machine.booted, "a")
     assert "vz" in str(caught.value.seen)
     assert list(tmp_path.iterdir()) == []
 
@@ -126,7 +126,7 @@ def test_a_full_disk_leaves_no_half(
 ) -> None:
     machine.fails = error
     with pytest.raises(LimaError) as caught:
-        kept.take(machine.ready, "a")
+        kept.take(machine.booted, "a")
     if isinstance(error, OSError):
         assert "the VM runs on" in str(caught.value) and "No space left" in str(caught.value)
     else:
@@ -134,10 +134,16 @@ def test_a_full_disk_leaves_no_half(
     assert list((tmp_path / "_snapshots" / "pl-1").iterdir()) == []
 
 
-def test_a_state_is_read_by_its_key_as_long_as_it_is_there(machine: Machine) -> None:
-    other = Snapshots(machine.host, "pl-2")
-    for golden in (other.take_first(machine.ready), other.take(machine.ready, "a.b")):
-        assert other.read(golden.key) == golden
-    assert other.find("a.b").key == golden.key
-    with pytest.raises(FileNotFoundError):
-        other.read("b")
+def test_no_room_to_wake_up(
+    machine: Machine, kept: Snapshots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept.take(machine.booted, "a")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(start, "wake_up", full)
+    order = cast("Any", SimpleNamespace(name="pl-1", host=machine.host))
+    with pytest.raises(StartError, match="pl-1 could not wake up") as caught:
+        snapshots.wake_up(order, kept.find("a"))
+    assert "No space left" in str(caught.value.seen)

@@ -276,7 +276,7 @@ def test_what_has_been_damaged_since_it_was_kept_is_seen(store: Store) -> None:
         made = store.publish(golden(folder))
     assert records.damage(made) == ""
     os.utime(made.state, (1, 1))
-    assert records.damage(made) == "its file state has changed since it was saved"
+    assert records.damage(made) == "its file state has changed since it was kept"
     made.state.unlink()
     assert records.damage(made) == "its file state is missing"
 
@@ -288,7 +288,7 @@ def test_so_is_what_never_was_what_it_should_be(store: Store, name: str) -> None
         (folder / "disk-1").write_bytes(b"QFI\xfb...")
         (folder / name).write_bytes(b"torn")
         made = store.publish(golden(folder))
-    assert records.damage(made) == f"its file {name} is not a file that QEMU wrote"
+    assert records.damage(made) == f"its file {name} is no such file as QEMU writes"
 
 
 def test_what_can_not_be_looked_at_now_is_not_taken_for_damaged(

@@ -46,5 +46,5 @@ def test_one_that_is_suspended_is_named_at_the_end(observer: Recorder) -> None:
 def test_one_that_is_gone_or_not_known_is_told_so(observer: Recorder) -> None:
     gone = Holder(Identity(4194304, 1.0, this_process().host), 0.0)
     assert str(gone).endswith("which is gone")
-    with pytest.raises(ReadyTimeoutError, match="the run is unknown"):
+    with pytest.raises(ReadyTimeoutError, match="it isn't known which run"):
         await_turn("pl-1", 0.3, observer, lambda: None, lambda: False)

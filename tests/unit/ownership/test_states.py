@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from pytest_lima.boot import Boot
+from pytest_lima.booted import Booted
 from pytest_lima.errors import CleanupError, LimaError, StartError
 from pytest_lima.guest import readiness
 from pytest_lima.guest.identity import Kept
@@ -24,12 +26,10 @@ from pytest_lima.observer import Observer
 from pytest_lima.ownership import removal, starting
 from pytest_lima.ownership.ledger import Ledger
 from pytest_lima.ownership.pool import Pool
-from pytest_lima.ownership.record import State
-from pytest_lima.ownership.starting import Start
-from pytest_lima.ready import ReadyVM
+from pytest_lima.ownership.record import READY, STARTING
 from pytest_lima.settings import Settings, resolve
 from pytest_lima.spec import MachineSpec
-from pytest_lima.warm import fit, snapshots
+from pytest_lima.warm import fit, snapshots, start
 from pytest_lima.warm.golden import Golden
 
 
@@ -42,12 +42,12 @@ class States:
         self.wake_fails: LimaError | None = None
         self.seen: Callable[[], object] = lambda: None
         monkeypatch.setattr(snapshots, "bake", self.bake)
-        monkeypatch.setattr(Start, "wake_up", lambda one, golden: self.wake_up(one, golden))
+        monkeypatch.setattr(start, "wake_up", self.wake_up)
         monkeypatch.setattr(fit, "unfit_machine", lambda *_: None)
         monkeypatch.setattr(readiness, "_INTERVAL", 0.02)
 
     def bake(
-        self, booted: ReadyVM, environ: dict[str, str], folder: Path, key: str, template: str
+        self, booted: Booted, environ: dict[str, str], folder: Path, key: str, template: str
     ) -> Golden:
         (folder / "disk-1").write_text(booted.connection.host_key)
         self.seen()
@@ -56,12 +56,12 @@ class States:
         return Golden(folder, key, booted.info.name, template, Kept("t", "h"), "ann", {},
                       "disk-1", "raw", ("pl-1",))  # fmt: skip
 
-    def wake_up(self, one: Start, golden: Golden) -> ReadyVM:
+    def wake_up(self, order: start.Order, golden: Golden) -> tuple[Boot, Booted]:
         assert (golden.folder / "disk-1").exists()
         self.woken.append(golden.key)
         if self.wake_fails:
             raise self.wake_fails
-        return one.cold()
+        return order.cold(lambda _: None)
 
 
 def cold() -> Settings:
@@ -186,11 +186,7 @@ def test_after_a_reset_that_failed_another_may_go_well(
     assert recorded == [[[vm.name], []]]
     record = ledger.read(vm.name)
     assert first is not None and record is not None
-    assert (record.state, record.leases, record.facts) == (
-        State.READY,
-        (this_process(),),
-        first.facts,
-    )
+    assert (record.state, record.leases, record.facts) == (READY, (this_process(),), first.facts)
     assert vm.run("echo on").stdout == "on\n"
 
 
@@ -218,9 +214,9 @@ def test_who_comes_while_it_is_reset_waits_for_it(
     monkeypatch.setattr(removal, "remove", watched)
     vm.reset()
     vm.restore("a")
-    assert seen == [(State.STARTING, this_process())] * 2
+    assert seen == [(STARTING, this_process())] * 2
     record = ledger.read(vm.name)
-    assert record is not None and record.state == State.READY
+    assert record is not None and record.state == READY
 
 
 def test_an_unknown_name_costs_nothing(vm: Instance) -> None:
@@ -244,6 +240,14 @@ def test_not_while_others_use_it(vm: Instance, ledger: Ledger) -> None:
         with pytest.raises(LimaError, match="1 other processes use it"):
             use()
     ledger.write(record)
+
+
+def test_not_by_who_has_joined_it(vm: Instance) -> None:
+    joined = Instance(vm._host, vm._boot, vm.booted)
+    for use in uses(joined):
+        with pytest.raises(LimaError, match="another process has started it"):
+            use()
+    joined.detach()
 
 
 def joins(settings: Settings, fake_lima: Any, ledger: Ledger, template: str) -> Pool:
@@ -317,10 +321,10 @@ def test_who_comes_while_it_is_kept_waits(vm: Instance, states: States, ledger: 
     states.seen = look
     vm.snapshot("a")
     vm.clone()
-    assert seen == [(State.STARTING, "paused, to be snapshotted"),
-                    (State.STARTING, "paused, to be cloned")]  # fmt: skip
+    assert seen == [(STARTING, "standing still, to be kept"),
+                    (STARTING, "standing still, to be cloned")]  # fmt: skip
     record = ledger.read(vm.name)
-    assert record is not None and record.state == State.READY
+    assert record is not None and record.state == READY
 
 
 def test_of_a_vm_that_is_left_behind_no_state_is(

@@ -1,8 +1,8 @@
-"""A VM that is ready: one value, for whoever holds it."""
+"""A ready guest, and what holds it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pytest_lima.guest.address import Address
 from pytest_lima.guest.hostkeys import HostKeys
@@ -11,15 +11,13 @@ from pytest_lima.guest.sockets import SocketForward
 from pytest_lima.guest.ssh import Connection
 from pytest_lima.lima import process
 from pytest_lima.lima.info import InstanceInfo
-from pytest_lima.request import StartRequest
 
 
 @dataclass(frozen=True)
-class ReadyVM:
-    """A ready guest, what holds it, and what it takes to reboot it or to make it again.
+class Booted:
+    """A ready guest and what holds it.
 
     Attributes:
-        request: What was asked for.
         info: As limactl saw it once its VM ran.
         address: The guest's sshd.
         keys: The pinned host keys.
@@ -34,7 +32,6 @@ class ReadyVM:
             that wakes up wasn't; None where that isn't known.
     """
 
-    request: StartRequest
     info: InstanceInfo
     address: Address
     keys: HostKeys
@@ -53,10 +50,6 @@ class ReadyVM:
             LimaError: Whatever kept it from being made.
         """
         return self.login.get()
-
-    def later(self, seconds: float) -> ReadyVM:
-        """The same, ready ``seconds`` later than it was by itself."""
-        return replace(self, seconds=self.seconds + seconds)
 
     def close(self) -> None:
         """Drop what we hold of it; the VM runs on."""
