@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_lima import realfiles
+from pytest_lima import realfiles, realsockets  # noqa: F401 - before a test replaces sockets
 from pytest_lima.errors import TemplateError
 from pytest_lima.plugin import boundary, marks, options, progress
 from pytest_lima.plugin.session import LimaSession, session_key

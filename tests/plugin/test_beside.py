@@ -78,10 +78,13 @@ SOCKETS = """
 """
 
 
-@pytest.mark.parametrize("args", ["--disable-socket", "--allow-hosts=192.0.2.1"])
+@pytest.mark.parametrize(
+    "args", [["--disable-socket"], ["--allow-hosts=192.0.2.1"], ["--disable-socket", "-q"]]
+)
 def test_a_vm_is_reached_where_sockets_are_blocked(pytester, fake_lima, args):
+    """Whether there is a header or not."""
     pytester.makepyfile(SOCKETS)
-    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", args)
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", *args)
     result.assert_outcomes(passed=3, failed=1)
     result.stdout.no_fnmatch_line("*INTERNALERROR*")
     result.stdout.no_fnmatch_line("*left out*")
