@@ -181,3 +181,17 @@ def test_a_misspelt_key_is_told_before_anything_is_made(pytester, fake_lima):
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["  seen: cpuz (did you mean cpus?)"])
     assert fake_lima.calls("create") == []
+
+
+def test_an_expression_about_ports_leaves_all_others_in_the_guest(pytester, fake_lima):
+    pytester.makepyfile("""
+        import json
+
+        def test_it(lima):
+            told = lima.limactl("list", "--format=json", lima.name).stdout
+            rules = json.loads(told)["config"]["portForwards"]
+            assert [rule.get("guestPort") for rule in rules] == [80, None]
+            assert rules[-1]["ignore"] is True
+    """)
+    rule = '[{"guestPort": 80, "hostPort": 18080}]'
+    pytester.runpytest(f"--lima-set=.portForwards = {rule}").assert_outcomes(passed=1)
